@@ -1,0 +1,1 @@
+//! The contract with users: the resource, its conditions and reasons.

@@ -1,0 +1,1 @@
+//! One file per subcommand: wires domain to shell, reads top to bottom.

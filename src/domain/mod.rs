@@ -1,0 +1,6 @@
+//! Decisions as pure functions: no async, no files, no network, no clock, no Kubernetes client.
+
+pub mod artifact;
+pub mod recipe;
+pub mod task;
+pub mod value;

@@ -1,0 +1,251 @@
+//! What determines a stage's artifact, apart from the source: the recipe. Its hash with the source's identity is the stage's key.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Serialize};
+
+use super::value::{Digest, ImagePath, Platform};
+
+/// Part of every key: raised when the same recipe would give other bytes (layer format, copy rules).
+pub const FORMAT: u32 = 1;
+
+/// Every input of a stage but its source. No names, times or secret values, so that equal work has an equal key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Recipe {
+    /// [`FORMAT`] at the time of planning.
+    pub format: u32,
+    /// What the stage builds for.
+    pub platform: Platform,
+    /// Manifest digest of the builder image; none for the stage `source`, which has no build container.
+    pub image: Option<Digest>,
+    /// The user that the steps run as; none leaves it to the builder image or the platform.
+    pub user: Option<u32>,
+    /// Names of the variables whose values come from Secrets or ConfigMaps; the values are not part of the key.
+    pub env_from: Vec<String>,
+    /// Diff IDs of the artifact layers that [`Step::CopyArtifact`] names by index.
+    pub inputs: Vec<Digest>,
+    /// What happens, in order.
+    pub steps: Vec<Step>,
+    /// What leaves the stage: one layer each.
+    pub outputs: Vec<Output>,
+}
+
+/// One thing that happens in a stage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "type")]
+pub enum Step {
+    /// Files of the source are written below `/` of the build container.
+    CopySource {
+        /// What is taken and where it goes; sources are relative to the source directory.
+        items: Vec<CopyItem>,
+    },
+    /// An artifact layer of another stage is unpacked at `/` of the build container.
+    CopyArtifact {
+        /// Index into [`Recipe::inputs`].
+        input: usize,
+    },
+    /// A process runs to its end; any exit code but 0 fails the stage.
+    Run {
+        /// Program and arguments; a shell line is already `/bin/sh -e -c LINE`.
+        command: Vec<String>,
+        /// Literal variables on top of the image's own.
+        env: BTreeMap<String, String>,
+        /// Created when missing.
+        working_dir: ImagePath,
+    },
+}
+
+/// The files of one layer: what is copied and who made the directories above it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Output {
+    /// Later items win where destinations overlap, as later COPY instructions do.
+    pub items: Vec<CopyItem>,
+    /// Which directories above the destinations the layer itself holds.
+    pub parents: Parents,
+}
+
+/// Which parent directories an output's layer carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Parents {
+    /// All of them: nothing is below this layer (scratch), and some runtimes create missing parents unreadable.
+    All,
+    /// Only those that no usual base has: a directory entry over a base's symbolic link (`/lib`) would replace it,
+    /// over an existing directory it would reset owner and mode.
+    Unusual,
+    /// None: the layer is unpacked by our own wrapper into a running stage.
+    None,
+}
+
+/// One copy, with Docker's COPY rules: a directory's contents are copied, not the directory itself;
+/// a destination that ends with `/` is a directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CopyItem {
+    /// A path or a glob (`*`, `?`, `[…]`, not across `/`; `**` across) under the root that is copied from.
+    pub source: String,
+    /// Where it goes.
+    pub destination: Destination,
+    /// Permission bits for all files and directories copied; none keeps those of the files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<u32>,
+    /// Numeric owner and group of everything copied.
+    pub owner: Owner,
+}
+
+/// A copy's target: a path, and whether it is by its writing (trailing `/`) a directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Destination {
+    /// The path without the trailing `/`.
+    pub path: ImagePath,
+    /// Whether matches are put into it under their own names.
+    pub directory: bool,
+}
+
+/// Numeric user and group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Owner {
+    /// User ID.
+    pub uid: u32,
+    /// Group ID.
+    pub gid: u32,
+}
+
+/// Identifies a stage's artifact by all its inputs. Same key, same artifact, nothing run.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Key(Digest);
+
+impl Recipe {
+    /// The key when the source is known only by its revision (a commit, an archive's digest): a hit spares the Pod.
+    #[must_use]
+    pub fn quick_key(&self, revision: Option<&str>) -> Key {
+        self.key("revision", revision.unwrap_or_default())
+    }
+
+    /// The key over the files that the steps really see: a hit spares the steps.
+    #[must_use]
+    pub fn exact_key(&self, source: Option<Digest>) -> Key {
+        self.key("content", &source.map(|digest| digest.to_string()).unwrap_or_default())
+    }
+
+    /// Whether any step or output reads the source; if not, its identity is not part of the key.
+    #[must_use]
+    pub fn uses_source(&self) -> bool {
+        self.image.is_none() || self.steps.iter().any(|step| matches!(step, Step::CopySource { .. }))
+    }
+
+    fn key(&self, kind: &str, identity: &str) -> Key {
+        // Struct fields and BTreeMap entries have a fixed order, so the JSON is canonical.
+        let recipe = serde_json::to_vec(self).unwrap_or_default();
+        let identity = if self.uses_source() { identity } else { "" };
+        Key(Digest::of(&[&recipe[..], b"\n", kind.as_bytes(), b"\n", identity.as_bytes()].concat()))
+    }
+}
+
+impl Key {
+    /// The tag under which the cache repository holds this key's record.
+    #[must_use]
+    pub fn tag(&self) -> String {
+        format!("key-{}", self.0.hex())
+    }
+
+    /// Eight hex digits for object names.
+    #[must_use]
+    pub fn short(&self) -> String {
+        self.0.short(8)
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0.hex())
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recipe() -> Recipe {
+        Recipe {
+            format: FORMAT,
+            platform: Platform::linux("amd64"),
+            image: Some(Digest::of(b"builder")),
+            user: Some(65532),
+            env_from: vec!["TOKEN".into()],
+            inputs: vec![Digest::of(b"input")],
+            steps: vec![
+                Step::CopySource { items: vec![item(".", "/workspace/")] },
+                Step::CopyArtifact { input: 0 },
+                Step::Run {
+                    command: vec!["make".into()],
+                    env: BTreeMap::from([("A".into(), "1".into())]),
+                    working_dir: "/workspace".parse().unwrap(),
+                },
+            ],
+            outputs: vec![Output { items: vec![item("/workspace/app", "/app")], parents: Parents::All }],
+        }
+    }
+
+    fn item(source: &str, destination: &str) -> CopyItem {
+        CopyItem {
+            source: source.into(),
+            destination: Destination { path: destination.parse().unwrap(), directory: destination.ends_with('/') },
+            mode: None,
+            owner: Owner::default(),
+        }
+    }
+
+    #[test]
+    fn every_input_changes_the_key() {
+        let changes: [(&str, fn(&mut Recipe)); 11] = [
+            ("format", |r| r.format += 1),
+            ("platform", |r| r.platform = Platform::linux("arm64")),
+            ("image", |r| r.image = Some(Digest::of(b"other"))),
+            ("user", |r| r.user = None),
+            ("env_from", |r| r.env_from.clear()),
+            ("inputs", |r| r.inputs = vec![Digest::of(b"other")]),
+            ("steps", |r| {
+                r.steps.pop();
+            }),
+            ("env", |r| {
+                if let Some(Step::Run { env, .. }) = r.steps.last_mut() {
+                    env.insert("A".into(), "2".into());
+                }
+            }),
+            ("output mode", |r| r.outputs[0].items[0].mode = Some(0o755)),
+            ("output owner", |r| r.outputs[0].items[0].owner.uid = 1),
+            ("output parents", |r| r.outputs[0].parents = Parents::Unusual),
+        ];
+        let base = recipe();
+        for (name, change) in changes {
+            let mut changed = base.clone();
+            change(&mut changed);
+            assert_ne!(changed.quick_key(Some("c")), base.quick_key(Some("c")), "{name}");
+        }
+        assert_ne!(base.quick_key(Some("a")), base.quick_key(Some("b")));
+        assert_ne!(base.exact_key(Some(Digest::of(b"a"))), base.exact_key(Some(Digest::of(b"b"))));
+    }
+
+    #[test]
+    fn quick_and_exact_keys_never_meet() {
+        let digest = Digest::of(b"tree");
+        assert_ne!(recipe().quick_key(Some(&digest.to_string())), recipe().exact_key(Some(digest)));
+    }
+
+    #[test]
+    fn a_stage_without_source_has_the_same_key_at_every_revision() {
+        let mut recipe = recipe();
+        recipe.steps.remove(0);
+        assert_eq!(recipe.quick_key(Some("a")), recipe.quick_key(Some("b")));
+    }
+}

@@ -1,0 +1,211 @@
+//! What the operator hands to the agent of one build Pod, and what the agent answers in its termination message.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    artifact::Layer,
+    recipe::Recipe,
+    value::{Digest, Repository},
+};
+
+/// The environment variable of the agent container that holds the [`StageTask`] as JSON.
+pub const TASK_VARIABLE: &str = "MINIMALIMAGE_TASK";
+/// Name of the container that fetches, packs and uploads.
+pub const AGENT_CONTAINER: &str = "agent";
+/// Name of the container that runs user code.
+pub const BUILD_CONTAINER: &str = "build";
+/// The emptyDir that both containers share: the wrapper binary, the socket, generated passwd and group files.
+pub const SHARED_DIR: &str = "/run/minimalimage";
+/// Where the agent finds the source's credentials, one file per key of the Secret.
+pub const SOURCE_SECRET_DIR: &str = "/run/secrets/minimalimage/source";
+/// Where the agent finds `.dockerconfigjson` files, one directory per Secret.
+pub const REGISTRY_SECRET_DIR: &str = "/run/secrets/minimalimage/registry";
+/// Where the agent finds the source ConfigMap's keys as files.
+pub const SOURCE_CONFIG_MAP_DIR: &str = "/run/minimalimage-source";
+/// The agent's own scratch space, which the build container does not see.
+pub const AGENT_WORK_DIR: &str = "/var/lib/minimalimage";
+
+/// One stage to be run by one Pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StageTask {
+    /// What is done; with the source's digest it gives the exact key.
+    pub recipe: Recipe,
+    /// Where the source comes from; none when the recipe does not use it.
+    pub source: Option<SourceTask>,
+    /// The layers behind the recipe's inputs, in its order; all of them in `cache`.
+    pub inputs: Vec<Layer>,
+    /// Where artifacts and records are.
+    pub cache: Repository,
+    /// Only records signed with this Ed25519 public key (base64) are believed.
+    pub public_key: String,
+    /// Run the steps even when the cache holds the exact key.
+    pub no_cache: bool,
+    /// The operator's network settings that also hold for the agent.
+    pub network: Network,
+    /// Bounds on everything that comes from outside.
+    pub limits: Limits,
+    /// Whether the build container gets the operator's CA certificates (as a file named by the usual variables).
+    pub inject_ca: bool,
+}
+
+/// Where a source comes from, resolved: it names exactly one content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceTask {
+    /// What is fetched.
+    pub origin: Origin,
+    /// The directory below its root that is the source; nothing above it is visible. Empty for all.
+    pub directory: String,
+}
+
+/// The kinds of sources.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "kind")]
+pub enum Origin {
+    /// One commit of a Git repository over http(s).
+    Git {
+        /// The repository.
+        url: String,
+        /// The commit's full SHA-1.
+        commit: String,
+        /// Whether submodules are filled, recursively.
+        submodules: bool,
+        /// The only scheme and host (`https://git.example.com`) that the mounted credentials may be sent to.
+        credential_host: Option<String>,
+    },
+    /// An archive over http(s): tar, tar.gz, tar.zst or zip, told apart by content.
+    Http {
+        /// Where it is.
+        url: String,
+        /// What it must hash to.
+        digest: Digest,
+        /// Leading path components dropped from every entry.
+        strip_components: u32,
+        /// As for Git.
+        credential_host: Option<String>,
+    },
+    /// The keys of a ConfigMap, mounted at [`SOURCE_CONFIG_MAP_DIR`].
+    ConfigMap {
+        /// What the operator saw; a ConfigMap that changed since is a failure, not another build.
+        digest: Digest,
+    },
+    /// Files given in the resource itself: path to content.
+    Inline {
+        /// Relative path to text.
+        files: BTreeMap<String, String>,
+    },
+}
+
+/// How registries and other servers are reached, by operator settings.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Network {
+    /// By registry host as references name it (`host[:port]`).
+    pub registries: BTreeMap<String, RegistrySettings>,
+    /// CA certificates (PEM) trusted for every server beside the usual roots.
+    pub ca_certificates: Option<String>,
+    /// Address ranges (CIDR) that connections may reach although they are loopback or link-local.
+    pub allowed_ranges: Vec<String>,
+    /// Address ranges (CIDR) that connections must not reach, for example the API server.
+    pub denied_ranges: Vec<String>,
+}
+
+/// How one registry is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct RegistrySettings {
+    /// http instead of https. The host `localhost` and loopback addresses are plain http by default.
+    pub plain_http: bool,
+    /// CA certificates (PEM) trusted for this host.
+    pub ca_certificates: Option<String>,
+    /// Hosts asked first for reads, in order; a mirror that lacks the content is passed over.
+    pub mirrors: Vec<String>,
+}
+
+/// Bounds, in bytes or counts, on what a stage may take in and give out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Limits {
+    /// Uncompressed bytes of all artifact layers of one stage.
+    pub artifact_bytes: u64,
+    /// Files, directories and links in one artifact layer.
+    pub artifact_entries: u64,
+    /// Bytes of the source, unpacked.
+    pub source_bytes: u64,
+    /// Files, directories and links in the source.
+    pub source_entries: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { artifact_bytes: 10 << 30, artifact_entries: 1_000_000, source_bytes: 4 << 30, source_entries: 500_000 }
+    }
+}
+
+/// The agent's termination message: under 1 KiB, because all containers of a Pod share 12 KiB.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AgentMessage {
+    /// Digest of the artifact manifest in the cache repository, when there is one.
+    pub artifact: Option<Digest>,
+    /// Content digest of what the steps saw of the source.
+    pub source: Option<Digest>,
+    /// Whether the artifact was there already and no step ran.
+    pub cached: bool,
+    /// Why there is no artifact.
+    pub failure: Option<AgentFailure>,
+    /// Where the time went.
+    pub timings: Timings,
+}
+
+/// Why a stage gave no artifact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentFailure {
+    /// What kind of failure.
+    pub reason: FailureReason,
+    /// For people, with the next step; at most 500 bytes, no secrets, nothing quoted from foreign servers.
+    pub message: String,
+    /// The exit code of the failing step, where one failed; 128 + signal number when it was killed.
+    pub exit_code: Option<i32>,
+}
+
+/// The kinds of failures that an agent tells apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FailureReason {
+    /// The source cannot be fetched now: network, server error. Trying again may help.
+    SourceUnavailable,
+    /// The server refused the credentials or wants some.
+    SourceAccessDenied,
+    /// The source is not as declared: wrong digest, no such directory, too large, unsafe paths.
+    SourceInvalid,
+    /// A registry cannot be reached or answers with errors. Trying again may help.
+    RegistryUnavailable,
+    /// A registry refused the credentials or wants some.
+    RegistryAccessDenied,
+    /// A step ended with a code other than 0.
+    StepFailed,
+    /// A declared artifact path does not exist after the steps.
+    ArtifactPathMissing,
+    /// The build container sent something that is not allowed: undeclared paths, devices, too much.
+    ArtifactInvalid,
+    /// The build container went away before it was done (killed, out of memory).
+    BuildInterrupted,
+    /// A fault of the agent itself.
+    Internal,
+}
+
+/// Milliseconds spent, for status and metrics; never part of an identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Timings {
+    /// Fetching the source and input artifacts.
+    pub fetch: u64,
+    /// From the first step's start to the last one's end.
+    pub steps: u64,
+    /// Packing, compressing and uploading, which happen in one pass.
+    pub pack: u64,
+}

@@ -1,0 +1,15 @@
+//! Parsed values: inside the program no digest, reference, platform or path travels as a bare string.
+
+mod credential;
+mod digest;
+mod path;
+mod platform;
+mod reference;
+mod size;
+
+pub use credential::Secret;
+pub use digest::{Digest, DigestHasher, ParseDigestError};
+pub use path::{ImagePath, PathError};
+pub use platform::{ParsePlatformError, Platform};
+pub use reference::{ParseReferenceError, Reference, Repository};
+pub use size::human_size;

@@ -1,0 +1,3 @@
+//! The one binary: parses the command line and dispatches.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Thin effects: they act on what the domain decided and report facts.
