@@ -1,3 +1,5 @@
 //! The one binary: parses the command line and dispatches.
 
-fn main() {}
+fn main() {
+    print!("{}", minimalimage::api::crd::yaml().unwrap());
+}

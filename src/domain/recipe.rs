@@ -152,6 +152,13 @@ impl Key {
         format!("key-{}", self.0.hex())
     }
 
+    /// This key for one request that no older artifact may answer: a new name for the same work, the same for every
+    /// pass of that build, so that a restarted operator still finds what the build has made.
+    #[must_use]
+    pub fn requested(&self, request: Option<&str>) -> Self {
+        request.map_or(*self, |request| Self(Digest::of(format!("{}\nno-cache\n{request}", self.0).as_bytes())))
+    }
+
     /// Eight hex digits for object names.
     #[must_use]
     pub fn short(&self) -> String {

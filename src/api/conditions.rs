@@ -1,0 +1,213 @@
+//! Condition types and reasons, and the one place where conditions are set.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+/// The condition types, by kstatus: Ready is normal-true, the others are abnormal-true and absent when false.
+pub const READY: &str = "Ready";
+/// Present and True while the operator works or will try again by itself.
+pub const RECONCILING: &str = "Reconciling";
+/// Present and True when a failure needs a change by a person.
+pub const STALLED: &str = "Stalled";
+
+/// The reasons of conditions and Events: stable names that people and tools may rely on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// The image of the current spec is pushed.
+    Succeeded,
+    /// A build was started.
+    Progressing,
+    /// Stages run.
+    Building,
+    /// The image is being put together and pushed.
+    Pushing,
+    /// The build waits for its turn: too many run in the cluster or the namespace.
+    Queued,
+    /// A build Pod finds no node.
+    Unschedulable,
+    /// The node cannot pull an image.
+    ImagePullFailed,
+    /// A ResourceQuota refuses the build Pod.
+    QuotaExceeded,
+    /// A LimitRange refuses the build Pod.
+    LimitRangeViolated,
+    /// The namespace's Pod Security level refuses the build Pod.
+    PodSecurityViolated,
+    /// The build Pod is refused or cannot start for another reason.
+    PodRejected,
+    /// A Secret, ConfigMap, ServiceAccount or claim that the spec names does not exist.
+    ReferenceNotFound,
+    /// The operator has no right to read a Secret in this namespace.
+    SecretAccessDenied,
+    /// The spec contradicts itself.
+    InvalidSpec,
+    /// The source server cannot be reached or answers with errors.
+    SourceUnavailable,
+    /// The source server refuses the credentials.
+    SourceAccessDenied,
+    /// The source is not as the spec says.
+    SourceInvalid,
+    /// A builder or base image does not exist.
+    ImageNotFound,
+    /// A registry cannot be reached or answers with errors.
+    RegistryUnavailable,
+    /// A registry refuses the credentials.
+    RegistryAccessDenied,
+    /// A registry's answer is not what it should be.
+    RegistryInvalid,
+    /// A stage's command failed.
+    StageFailed,
+    /// A stage did not make a file that is copied from it.
+    ArtifactPathMissing,
+    /// A stage gave something that must not leave it.
+    ArtifactInvalid,
+    /// A stage was killed for want of memory.
+    OutOfMemory,
+    /// A stage took longer than its timeout.
+    Timeout,
+    /// A build Pod went away: evicted, its node lost, its agent failed.
+    BuildInterrupted,
+}
+
+impl Reason {
+    /// The reason as conditions write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => "Succeeded",
+            Self::Progressing => "Progressing",
+            Self::Building => "Building",
+            Self::Pushing => "Pushing",
+            Self::Queued => "Queued",
+            Self::Unschedulable => "Unschedulable",
+            Self::ImagePullFailed => "ImagePullFailed",
+            Self::QuotaExceeded => "QuotaExceeded",
+            Self::LimitRangeViolated => "LimitRangeViolated",
+            Self::PodSecurityViolated => "PodSecurityViolated",
+            Self::PodRejected => "PodRejected",
+            Self::ReferenceNotFound => "ReferenceNotFound",
+            Self::SecretAccessDenied => "SecretAccessDenied",
+            Self::InvalidSpec => "InvalidSpec",
+            Self::SourceUnavailable => "SourceUnavailable",
+            Self::SourceAccessDenied => "SourceAccessDenied",
+            Self::SourceInvalid => "SourceInvalid",
+            Self::ImageNotFound => "ImageNotFound",
+            Self::RegistryUnavailable => "RegistryUnavailable",
+            Self::RegistryAccessDenied => "RegistryAccessDenied",
+            Self::RegistryInvalid => "RegistryInvalid",
+            Self::StageFailed => "StageFailed",
+            Self::ArtifactPathMissing => "ArtifactPathMissing",
+            Self::ArtifactInvalid => "ArtifactInvalid",
+            Self::OutOfMemory => "OutOfMemory",
+            Self::Timeout => "Timeout",
+            Self::BuildInterrupted => "BuildInterrupted",
+        }
+    }
+}
+
+/// What kstatus shall read from the three conditions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// Current: Ready True, nothing else.
+    Current,
+    /// In progress: Reconciling True; Ready False, or Unknown before the first result.
+    InProgress,
+    /// Failed: Ready False and Stalled True.
+    Failed,
+}
+
+/// The conditions that say `health`; other types and unchanged transition times are kept.
+#[must_use]
+pub fn with_health(
+    conditions: &[Condition],
+    health: Health,
+    reason: Reason,
+    message: &str,
+    generation: i64,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let wanted: &[(&str, &str)] = match health {
+        Health::Current => &[(READY, "True")],
+        Health::InProgress => &[(READY, "False"), (RECONCILING, "True")],
+        Health::Failed => &[(READY, "False"), (STALLED, "True")],
+    };
+    let foreign = conditions.iter().filter(|c| ![READY, RECONCILING, STALLED].contains(&c.type_.as_str())).cloned();
+    let ours = wanted.iter().map(|(type_, status)| {
+        let previous = conditions.iter().find(|c| c.type_ == *type_ && c.status == *status);
+        Condition {
+            type_: (*type_).to_owned(),
+            status: (*status).to_owned(),
+            reason: reason.as_str().to_owned(),
+            message: truncated(message, 1000),
+            observed_generation: Some(generation),
+            last_transition_time: previous.map_or(Time(now), |c| c.last_transition_time.clone()),
+        }
+    });
+    ours.chain(foreign).collect()
+}
+
+/// The condition of `type_`, if present.
+#[must_use]
+pub fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|condition| condition.type_ == type_)
+}
+
+/// At most `limit` bytes of `text`, cut at a character.
+#[must_use]
+pub fn truncated(text: &str, limit: usize) -> String {
+    if text.len() <= limit {
+        return text.to_owned();
+    }
+    let end = (0..=limit.saturating_sub(3)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
+    format!("{}…", &text[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn types(conditions: &[Condition]) -> Vec<(&str, &str)> {
+        conditions.iter().map(|c| (c.type_.as_str(), c.status.as_str())).collect()
+    }
+
+    #[test]
+    fn abnormal_conditions_are_absent_when_all_is_well() {
+        let failed = with_health(&[], Health::Failed, Reason::StageFailed, "m", 1, at(1));
+        assert_eq!(types(&failed), [("Ready", "False"), ("Stalled", "True")]);
+        let current = with_health(&failed, Health::Current, Reason::Succeeded, "m", 2, at(2));
+        assert_eq!(types(&current), [("Ready", "True")]);
+    }
+
+    #[test]
+    fn transition_times_change_only_with_the_status() {
+        let first = with_health(&[], Health::InProgress, Reason::Building, "m", 1, at(1));
+        let second = with_health(&first, Health::InProgress, Reason::Pushing, "n", 1, at(2));
+        assert_eq!(second[0].last_transition_time, Time(at(1)));
+        let third = with_health(&second, Health::Current, Reason::Succeeded, "o", 1, at(3));
+        assert_eq!(third[0].last_transition_time, Time(at(3)));
+    }
+
+    #[test]
+    fn foreign_conditions_are_kept() {
+        let foreign = Condition {
+            type_: "Other".into(),
+            status: "True".into(),
+            reason: "R".into(),
+            message: String::new(),
+            observed_generation: None,
+            last_transition_time: Time(at(0)),
+        };
+        let result = with_health(&[foreign.clone()], Health::Current, Reason::Succeeded, "m", 1, at(1));
+        assert!(result.contains(&foreign));
+    }
+
+    #[test]
+    fn long_messages_are_cut_at_a_character() {
+        assert_eq!(truncated("äöü", 5), "ä…");
+        assert_eq!(truncated("abc", 5), "abc");
+    }
+}

@@ -1,0 +1,204 @@
+//! `spec.image`: the final image.
+
+use std::collections::BTreeMap;
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The final image. What is not set is inherited from the base, as in a Dockerfile.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ImageSpec {
+    /// What the image starts from. Default: scratch, an empty image.
+    #[serde(default)]
+    pub base: Base,
+
+    /// Files put into the image: `from` is a stage or `source`. Files of one stage become one layer, as long as their
+    /// order does not matter. Example: [{from: build, source: /workspace/app, destination: /app}].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128))]
+    pub copy: Vec<Copy>,
+
+    /// Small text files given here; they make the last layer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["path".into()]))]
+    pub files: Vec<File>,
+
+    /// The program, as `command` in a Pod: ENTRYPOINT in a Dockerfile. Setting it without `args` clears the base's
+    /// CMD. Example: ["/app"].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256), inner(length(max = 8192)))]
+    pub command: Option<Vec<String>>,
+
+    /// Its default arguments, as `args` in a Pod: CMD in a Dockerfile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256), inner(length(max = 8192)))]
+    pub args: Option<Vec<String>>,
+
+    /// Variables that the image sets, on top of the base's. Values end up in the image: not for secrets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub env: Vec<LiteralVariable>,
+
+    /// Directory that the program starts in. Default: the base's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024), regex(pattern = "^/"))]
+    pub working_dir: Option<String>,
+
+    /// User and group that the program runs as, names or numbers. Default: the base's. Example: "65532:65532".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 128),
+        regex(pattern = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?$")
+    )]
+    pub user: Option<String>,
+
+    /// Ports that the program listens on; for readers and tools, nothing is opened.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub ports: Vec<Port>,
+
+    /// Labels of the image's config, on top of the base's.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64))]
+    pub labels: BTreeMap<String, String>,
+
+    /// Annotations of the image's manifest.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64))]
+    pub annotations: BTreeMap<String, String>,
+
+    /// Directories declared as volumes, on top of the base's. Example: [/data].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 1024), regex(pattern = "^/")))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub volumes: Vec<String>,
+
+    /// Signal that asks the program to end. Default: the base's. Example: SIGTERM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 20), regex(pattern = r"^(SIG[A-Z0-9+-]+|[0-9]{1,3})$"))]
+    pub stop_signal: Option<String>,
+}
+
+/// What an image starts from: at most one of the kinds. Default: scratch.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new("!(has(self.scratch) && has(self.image))").message("give one of scratch and image, not both"))]
+pub struct Base {
+    /// Nothing: the image holds only what is copied into it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scratch: Option<ScratchBase>,
+
+    /// Another image. Its layers are used as they are: within a registry they are mounted, not sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageBase>,
+}
+
+/// An empty base.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ScratchBase {}
+
+/// An image as base.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ImageBase {
+    /// The image by tag or digest; a tag is looked at again at every interval.
+    /// Example: gcr.io/distroless/java17-debian11.
+    #[schemars(length(min = 1, max = 512))]
+    pub reference: String,
+}
+
+/// One copy, with the rules of COPY in a Dockerfile: a directory's contents are copied; a destination that ends with /
+/// is a directory, and several matches of a pattern need one.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Copy {
+    /// The stage that the files come from, or `source`.
+    #[schemars(length(min = 1, max = 40))]
+    pub from: String,
+
+    /// File, directory or pattern (`*`, `?`, `[a-z]`; `**` across directories); absolute in a stage, relative to the
+    /// source's directory in the source. Example: /workspace/app.
+    #[schemars(length(min = 1, max = 1024))]
+    pub source: String,
+
+    /// Absolute path that they get. Example: /app.
+    #[schemars(length(min = 1, max = 1024), regex(pattern = "^/"))]
+    pub destination: String,
+
+    /// Permission bits in octal for everything copied. Default: those that the files have. Example: "0755".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 3, max = 5), regex(pattern = "^0?[0-7]{3,4}$"))]
+    pub mode: Option<String>,
+
+    /// Numeric user and group of everything copied. Default: "0:0". Example: "65532:65532".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 21), regex(pattern = "^[0-9]{1,10}(:[0-9]{1,10})?$"))]
+    pub owner: Option<String>,
+}
+
+/// A small text file.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct File {
+    /// Absolute path in the image. Example: /etc/app.conf.
+    #[schemars(length(min = 2, max = 1024), regex(pattern = "^/"))]
+    pub path: String,
+
+    /// Its text.
+    #[schemars(length(max = 65536))]
+    pub content: String,
+
+    /// Permission bits in octal. Default: "0644".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 3, max = 5), regex(pattern = "^0?[0-7]{3,4}$"))]
+    pub mode: Option<String>,
+
+    /// Numeric user and group. Default: "0:0".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 21), regex(pattern = "^[0-9]{1,10}(:[0-9]{1,10})?$"))]
+    pub owner: Option<String>,
+}
+
+/// A variable with a literal value.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LiteralVariable {
+    /// Name of the variable.
+    #[schemars(length(min = 1, max = 256), regex(pattern = r"^[^=\x00]+$"))]
+    pub name: String,
+
+    /// Its value. Default: empty.
+    #[serde(default)]
+    #[schemars(length(max = 8192))]
+    pub value: String,
+}
+
+/// A port that the program listens on.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Port {
+    /// The port's number.
+    #[schemars(range(min = 1, max = 65535))]
+    pub container_port: u16,
+
+    /// Its protocol. Default: TCP.
+    #[serde(default)]
+    pub protocol: Protocol,
+}
+
+/// Transport protocols of ports.
+#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Protocol {
+    /// TCP.
+    #[default]
+    TCP,
+    /// UDP.
+    UDP,
+    /// SCTP.
+    SCTP,
+}
