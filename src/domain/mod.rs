@@ -1,7 +1,9 @@
 //! Decisions as pure functions: no async, no files, no network, no clock, no Kubernetes client.
 
 pub mod artifact;
+pub mod image;
 pub mod plan;
 pub mod recipe;
+pub mod record;
 pub mod task;
 pub mod value;

@@ -1,0 +1,382 @@
+//! Assembly: base manifest and config + layers + the spec's config → the final config and manifest, byte for byte the
+//! same for the same inputs. The base's JSON is edited in place, so fields that we do not know survive.
+
+use serde_json::{Map, Value, json};
+
+use crate::api::v1alpha1::{ImageSpec, Protocol};
+
+use super::{
+    artifact::Layer,
+    value::{Digest, Platform, Reference},
+};
+
+/// Media type of the manifests that we write.
+pub const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+/// Media type of the configs that we write.
+pub const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
+/// Media type of a gzip-compressed layer.
+pub const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+/// Images are made at this time unless told otherwise: a real one would give another digest every day.
+const CREATED: &str = "1970-01-01T00:00:00Z";
+
+/// An image that others are put on top of, as read from its registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaseImage {
+    /// The reference as the spec names it.
+    pub reference: Reference,
+    /// What the reference pointed to: the image, or an index that has it.
+    pub digest: Digest,
+    /// The platform's manifest.
+    pub manifest: Vec<u8>,
+    /// The platform's config.
+    pub config: Vec<u8>,
+}
+
+/// A layer and where it comes from, for the history and status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourcedLayer {
+    /// The layer.
+    pub layer: Layer,
+    /// A stage's name, `source` or `files`.
+    pub from: String,
+}
+
+/// A layer of a base: its bytes are never looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaseLayer {
+    /// Media type, in OCI spelling.
+    pub media_type: String,
+    /// Digest of the compressed blob.
+    pub digest: Digest,
+    /// Bytes of the compressed blob.
+    pub size: u64,
+}
+
+/// A finished image: all that is pushed but the layers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// The manifest's bytes.
+    pub manifest: Vec<u8>,
+    /// The manifest's digest, which is the image's.
+    pub digest: Digest,
+    /// The config's bytes.
+    pub config: Vec<u8>,
+    /// The config's digest.
+    pub config_digest: Digest,
+    /// Layers of the base, lowest first.
+    pub base_layers: Vec<BaseLayer>,
+    /// When the base was made, by its own config.
+    pub base_created: Option<String>,
+}
+
+/// Why a base cannot be built upon.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AssembleError {
+    /// Its manifest or config is not what the specification says.
+    #[error("the base image {reference} is malformed: {problem}")]
+    Malformed {
+        /// The base.
+        reference: Reference,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// A layer type that this project cannot pass on.
+    #[error("the base image {reference} has a layer of type `{media_type}`, expected an OCI or Docker layer")]
+    UnknownLayer {
+        /// The base.
+        reference: Reference,
+        /// The type.
+        media_type: String,
+    },
+    /// It is for something else.
+    #[error("the base image {reference} is for {found}, expected {wanted}")]
+    WrongPlatform {
+        /// The base.
+        reference: Reference,
+        /// What its config says.
+        found: String,
+        /// What the image is for.
+        wanted: Platform,
+    },
+}
+
+/// Puts `layers` on `base` and applies `spec`.
+///
+/// # Errors
+/// When the base is malformed, for another platform, or holds layers of an unknown kind.
+pub fn assemble(
+    base: Option<&BaseImage>,
+    layers: &[SourcedLayer],
+    spec: &ImageSpec,
+    platform: &Platform,
+) -> Result<Image, AssembleError> {
+    let base_layers = base.map_or(Ok(Vec::new()), base_layers)?;
+    let mut config = base.map_or_else(|| Ok(Map::new()), |base| base_config(base, platform))?;
+    let base_created = config.get("created").and_then(Value::as_str).map(str::to_owned);
+    config.insert("created".into(), json!(CREATED));
+    config.insert("architecture".into(), json!(platform.architecture));
+    config.insert("os".into(), json!(platform.os));
+    if let Some(variant) = &platform.variant {
+        config.insert("variant".into(), json!(variant));
+    }
+    runtime_config(object(&mut config, "config"), spec);
+    let diff_ids = layers.iter().map(|layer| json!(layer.layer.diff_id));
+    let rootfs = object(&mut config, "rootfs");
+    rootfs.insert("type".into(), json!("layers"));
+    array(rootfs, "diff_ids").extend(diff_ids);
+    array(&mut config, "history").extend(layers.iter().map(|layer| {
+        let created_by = format!("COPY --from={}", layer.from);
+        json!({"created": CREATED, "created_by": created_by, "comment": "minimalimage"})
+    }));
+    let config = Value::Object(config).to_string().into_bytes();
+    let config_digest = Digest::of(&config);
+    let manifest = manifest(base, &base_layers, layers, spec, (config_digest, config.len()));
+    let digest = Digest::of(&manifest);
+    Ok(Image { manifest, digest, config, config_digest, base_layers, base_created })
+}
+
+fn manifest(
+    base: Option<&BaseImage>,
+    base_layers: &[BaseLayer],
+    layers: &[SourcedLayer],
+    spec: &ImageSpec,
+    (config, config_size): (Digest, usize),
+) -> Vec<u8> {
+    let descriptor =
+        |media_type: &str, digest: Digest, size: u64| json!({"mediaType": media_type, "digest": digest, "size": size});
+    let below = base_layers.iter().map(|layer| descriptor(&layer.media_type, layer.digest, layer.size));
+    let above = layers
+        .iter()
+        .map(|SourcedLayer { layer, .. }| descriptor(&layer.media_type, layer.digest, layer.compressed_size));
+    let mut manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": MANIFEST_TYPE,
+        "config": descriptor(CONFIG_TYPE, config, config_size as u64),
+        "layers": below.chain(above).collect::<Vec<_>>(),
+    });
+    // The pre-defined annotation keys of the OCI image-spec; the user's own win.
+    let mut annotations = std::collections::BTreeMap::new();
+    if let Some(base) = base {
+        annotations.insert("org.opencontainers.image.base.name".to_owned(), base.reference.to_string());
+        annotations.insert("org.opencontainers.image.base.digest".to_owned(), base.digest.to_string());
+    }
+    annotations.extend(spec.annotations.clone());
+    if let (false, Some(manifest)) = (annotations.is_empty(), manifest.as_object_mut()) {
+        manifest.insert("annotations".into(), json!(annotations));
+    }
+    manifest.to_string().into_bytes()
+}
+
+/// The layers of the base's manifest, Docker's media types in OCI spelling (a manifest must not mix the two).
+fn base_layers(base: &BaseImage) -> Result<Vec<BaseLayer>, AssembleError> {
+    let malformed = |problem| AssembleError::Malformed { reference: base.reference.clone(), problem };
+    let manifest: Value = serde_json::from_slice(&base.manifest).map_err(|_| malformed("its manifest is not JSON"))?;
+    let layers =
+        manifest.get("layers").and_then(Value::as_array).ok_or_else(|| malformed("its manifest has no layers"))?;
+    let parse = |layer: &Value| {
+        let field = |name| layer.get(name).and_then(Value::as_str);
+        let media_type = field("mediaType").ok_or_else(|| malformed("a layer has no mediaType"))?;
+        let media_type = match media_type {
+            "application/vnd.docker.image.rootfs.diff.tar.gzip" => LAYER_TYPE,
+            "application/vnd.docker.image.rootfs.diff.tar" => "application/vnd.oci.image.layer.v1.tar",
+            known if known.starts_with("application/vnd.oci.image.layer.v1.tar") => known,
+            other => {
+                return Err(AssembleError::UnknownLayer {
+                    reference: base.reference.clone(),
+                    media_type: other.chars().take(100).collect(),
+                });
+            }
+        };
+        let digest = field("digest").and_then(|digest| digest.parse().ok());
+        let size = layer.get("size").and_then(Value::as_u64);
+        match (digest, size) {
+            (Some(digest), Some(size)) => Ok(BaseLayer { media_type: media_type.to_owned(), digest, size }),
+            _ => Err(malformed("a layer has no digest or size")),
+        }
+    };
+    layers.iter().map(parse).collect()
+}
+
+fn base_config(base: &BaseImage, platform: &Platform) -> Result<Map<String, Value>, AssembleError> {
+    let malformed = |problem| AssembleError::Malformed { reference: base.reference.clone(), problem };
+    let config: Value = serde_json::from_slice(&base.config).map_err(|_| malformed("its config is not JSON"))?;
+    let Value::Object(config) = config else { return Err(malformed("its config is not an object")) };
+    let field = |name: &str| config.get(name).and_then(Value::as_str).unwrap_or_default();
+    let found = (field("os"), field("architecture"));
+    if found != (platform.os.as_str(), platform.architecture.as_str()) {
+        return Err(AssembleError::WrongPlatform {
+            reference: base.reference.clone(),
+            found: format!("{}/{}", found.0, found.1),
+            wanted: platform.clone(),
+        });
+    }
+    if config.get("rootfs").and_then(|rootfs| rootfs.get("diff_ids")).and_then(Value::as_array).is_none() {
+        return Err(malformed("its config has no rootfs.diff_ids"));
+    }
+    Ok(config)
+}
+
+/// What a Dockerfile's last stage would do to the inherited config.
+fn runtime_config(config: &mut Map<String, Value>, spec: &ImageSpec) {
+    if let Some(command) = &spec.command {
+        config.insert("Entrypoint".into(), json!(command));
+        // As in Docker: a new ENTRYPOINT makes the base's CMD meaningless.
+        config.remove("Cmd");
+    }
+    if let Some(args) = &spec.args {
+        config.insert("Cmd".into(), json!(args));
+    }
+    if !spec.env.is_empty() {
+        let env = array(config, "Env");
+        for variable in &spec.env {
+            let prefix = format!("{}=", variable.name);
+            let entry = json!(format!("{prefix}{}", variable.value));
+            match env.iter_mut().find(|old| old.as_str().is_some_and(|old| old.starts_with(&prefix))) {
+                Some(old) => *old = entry,
+                None => env.push(entry),
+            }
+        }
+    }
+    let texts = [("WorkingDir", &spec.working_dir), ("User", &spec.user), ("StopSignal", &spec.stop_signal)];
+    for (key, value) in texts {
+        if let Some(value) = value {
+            config.insert(key.into(), json!(value));
+        }
+    }
+    for port in &spec.ports {
+        let protocol = match port.protocol {
+            Protocol::TCP => "tcp",
+            Protocol::UDP => "udp",
+            Protocol::SCTP => "sctp",
+        };
+        object(config, "ExposedPorts").insert(format!("{}/{protocol}", port.container_port), json!({}));
+    }
+    for volume in &spec.volumes {
+        object(config, "Volumes").insert(volume.clone(), json!({}));
+    }
+    for (name, value) in &spec.labels {
+        object(config, "Labels").insert(name.clone(), json!(value));
+    }
+}
+
+/// The object under `key`, made when it is missing or null (Docker writes null for empty).
+fn object<'a>(parent: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<String, Value> {
+    let value = parent.entry(key).or_insert(Value::Null);
+    if !value.is_object() {
+        *value = Value::Object(Map::new());
+    }
+    match value {
+        Value::Object(object) => object,
+        _ => unreachable!("made an object above"),
+    }
+}
+
+/// The array under `key`, made when it is missing or null.
+fn array<'a>(parent: &'a mut Map<String, Value>, key: &str) -> &'a mut Vec<Value> {
+    let value = parent.entry(key).or_insert(Value::Null);
+    if !value.is_array() {
+        *value = Value::Array(Vec::new());
+    }
+    match value {
+        Value::Array(array) => array,
+        _ => unreachable!("made an array above"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::v1alpha1::{LiteralVariable, Port};
+
+    fn layer(name: &str) -> SourcedLayer {
+        let digest = Digest::of(name.as_bytes());
+        let diff_id = Digest::of(format!("{name} unpacked").as_bytes());
+        let layer = Layer { media_type: LAYER_TYPE.into(), digest, compressed_size: 10, diff_id, size: 20 };
+        SourcedLayer { layer, from: name.into() }
+    }
+
+    fn base() -> BaseImage {
+        let manifest = json!({"schemaVersion": 2, "config": {}, "layers": [
+            {"mediaType": "application/vnd.docker.image.rootfs.diff.tar.gzip", "digest": Digest::of(b"low"), "size": 5}]});
+        let config = json!({
+            "architecture": "amd64", "os": "linux", "created": "2026-01-01T00:00:00Z", "unknown": {"z": 1, "a": 2},
+            "config": {"Env": ["PATH=/bin", "A=1"], "Entrypoint": ["/old"], "Cmd": ["x"], "Labels": null,
+                       "Healthcheck": {"Test": ["NONE"]}, "User": "65532", "Volumes": {"/old": {}}},
+            "rootfs": {"type": "layers", "diff_ids": [Digest::of(b"low unpacked")]},
+            "history": [{"created_by": "old"}]});
+        BaseImage {
+            reference: "gcr.io/distroless/static:latest".parse().unwrap(),
+            digest: Digest::of(b"index"),
+            manifest: manifest.to_string().into_bytes(),
+            config: config.to_string().into_bytes(),
+        }
+    }
+
+    fn spec() -> ImageSpec {
+        let variable = |name: &str, value: &str| LiteralVariable { name: name.into(), value: value.into() };
+        ImageSpec {
+            command: Some(vec!["/app".into()]),
+            env: vec![variable("A", "2"), variable("B", "3")],
+            ports: vec![Port { container_port: 8080, protocol: Protocol::TCP }],
+            volumes: vec!["/data".into()],
+            labels: [("l".to_owned(), "v".to_owned())].into(),
+            annotations: [("n".to_owned(), "v".to_owned())].into(),
+            ..ImageSpec::default()
+        }
+    }
+
+    fn parsed(image: &Image) -> (Value, Value) {
+        (serde_json::from_slice(&image.manifest).unwrap(), serde_json::from_slice(&image.config).unwrap())
+    }
+
+    #[test]
+    fn a_scratch_image_has_only_its_own_layers() {
+        let spec = ImageSpec { command: Some(vec!["/app".into()]), ..ImageSpec::default() };
+        let image = assemble(None, &[layer("build")], &spec, &Platform::linux("amd64")).unwrap();
+        let (manifest, config) = parsed(&image);
+        assert_eq!(manifest["layers"].as_array().unwrap().len(), 1);
+        assert_eq!(manifest.get("annotations"), None);
+        assert_eq!(config["config"], json!({"Entrypoint": ["/app"]}));
+        assert_eq!(config["rootfs"]["diff_ids"], json!([layer("build").layer.diff_id]));
+        assert_eq!(config["history"].as_array().unwrap().len(), 1);
+        assert_eq!(image.digest, Digest::of(&image.manifest));
+    }
+
+    #[test]
+    fn a_base_is_inherited_as_docker_does() {
+        let image = assemble(Some(&base()), &[layer("build")], &spec(), &Platform::linux("amd64")).unwrap();
+        let (manifest, config) = parsed(&image);
+        let runtime = &config["config"];
+        assert_eq!(runtime["Env"], json!(["PATH=/bin", "A=2", "B=3"]));
+        assert_eq!(runtime["Entrypoint"], json!(["/app"]));
+        assert_eq!(runtime.get("Cmd"), None);
+        assert_eq!(runtime["Healthcheck"], json!({"Test": ["NONE"]}));
+        assert_eq!(runtime["User"], "65532");
+        assert_eq!(runtime["Volumes"], json!({"/old": {}, "/data": {}}));
+        assert_eq!(runtime["Labels"], json!({"l": "v"}));
+        assert_eq!(runtime["ExposedPorts"], json!({"8080/tcp": {}}));
+        assert_eq!(config["unknown"].to_string(), r#"{"z":1,"a":2}"#);
+        assert_eq!(config["history"].as_array().unwrap().len(), 2);
+        assert_eq!(manifest["layers"][0]["mediaType"], LAYER_TYPE);
+        assert_eq!(manifest["annotations"]["org.opencontainers.image.base.digest"], json!(Digest::of(b"index")));
+        assert_eq!(manifest["annotations"]["n"], "v");
+        assert_eq!(image.base_created.as_deref(), Some("2026-01-01T00:00:00Z"));
+    }
+
+    #[test]
+    fn equal_inputs_give_equal_bytes() {
+        let once = || assemble(Some(&base()), &[layer("a"), layer("b")], &spec(), &Platform::linux("amd64")).unwrap();
+        assert_eq!(once(), once());
+    }
+
+    #[test]
+    fn bases_that_cannot_work_are_refused() {
+        let amd64 = Platform::linux("amd64");
+        let refuse =
+            |base: BaseImage| assemble(Some(&base), &[], &ImageSpec::default(), &amd64).unwrap_err().to_string();
+        assert!(refuse(BaseImage { config: b"[]".to_vec(), ..base() }).contains("not an object"));
+        assert!(refuse(BaseImage { manifest: b"{}".to_vec(), ..base() }).contains("no layers"));
+        let arm = String::from_utf8(base().config).unwrap().replace("amd64", "arm64").into_bytes();
+        assert!(refuse(BaseImage { config: arm, ..base() }).contains("linux/arm64, expected linux/amd64"));
+    }
+}
