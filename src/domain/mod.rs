@@ -2,8 +2,11 @@
 
 pub mod artifact;
 pub mod image;
+pub mod job;
+pub mod observed;
 pub mod plan;
 pub mod recipe;
 pub mod record;
+pub mod settings;
 pub mod task;
 pub mod value;

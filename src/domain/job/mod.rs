@@ -1,0 +1,169 @@
+//! A stage as a Job: one Pod, the agent and the build container side by side. Infallible and pure.
+
+mod pod;
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::batch::v1::{Job, JobSpec},
+    api::core::v1::PodTemplateSpec,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+};
+
+use super::{
+    artifact::Layer,
+    plan::{Plan, StagePlan},
+    recipe::{Key, Recipe},
+    settings::Settings,
+    task::{SourceTask, StageTask},
+    value::{Digest, Repository},
+};
+
+/// On Jobs and Pods: the stage's name.
+pub const STAGE_LABEL: &str = "minimalimage.dev/stage";
+/// On Jobs and Pods: the UID of the MinimalImage, by which they are found.
+pub const OWNER_LABEL: &str = "minimalimage.dev/owner-uid";
+/// On Jobs and Pods: the name of the MinimalImage, shortened if it must be.
+pub const IMAGE_LABEL: &str = "minimalimage.dev/image";
+/// On Jobs and Pods: who made them.
+pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "minimalimage");
+/// On Jobs: the stage's key in full.
+pub const KEY_ANNOTATION: &str = "minimalimage.dev/key";
+/// On Jobs: which try it is, from 0.
+pub const ATTEMPT_ANNOTATION: &str = "minimalimage.dev/attempt";
+
+/// After this many seconds a finished Job is collected even when the operator is gone for good.
+const TTL_SECONDS: i32 = 7 * 24 * 3600;
+/// A label's value and a Job's name have at most this many characters (RFC 1123 label).
+const LABEL_LENGTH: usize = 63;
+
+/// The MinimalImage that a Job belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// Its name.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its UID.
+    pub uid: String,
+}
+
+/// One try of one stage.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StageRun {
+    /// The stage's name.
+    pub stage: String,
+    /// Its key.
+    pub key: Key,
+    /// Which try it is, from 0.
+    pub attempt: u32,
+    /// What the agent does.
+    pub task: StageTask,
+}
+
+/// The Secrets and accounts that the Pod refers to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct References {
+    /// For the source, mounted in the agent.
+    pub source_secret: Option<String>,
+    /// For the cache repository, mounted in the agent.
+    pub cache_secret: Option<String>,
+    /// For pulling the builder image, used by the kubelet.
+    pub pull_secrets: Vec<String>,
+    /// The Pod's account; its token is not mounted.
+    pub service_account: Option<String>,
+    /// The ConfigMap that is the source.
+    pub source_config_map: Option<String>,
+}
+
+/// Everything that a run of `stage` needs to know, for its agent.
+#[must_use]
+pub fn task(
+    stage: &StagePlan,
+    recipe: Recipe,
+    source: Option<SourceTask>,
+    inputs: Vec<Layer>,
+    (cache, no_cache): (&Repository, bool),
+    settings: &Settings,
+) -> StageTask {
+    StageTask {
+        source: source.filter(|_| recipe.uses_source()),
+        recipe,
+        inputs,
+        cache: cache.clone(),
+        public_key: settings.public_key.clone(),
+        no_cache,
+        network: settings.network.clone(),
+        limits: settings.limits.clone(),
+        inject_ca: stage.settings.as_ref().is_some_and(|stage| stage.ca_certificates),
+    }
+}
+
+/// The Job for `run`.
+#[must_use]
+pub fn render(
+    owner: &Owner,
+    plan: &Plan,
+    stage: &StagePlan,
+    run: &StageRun,
+    refs: &References,
+    settings: &Settings,
+) -> Job {
+    let labels = BTreeMap::from([
+        (MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned()),
+        (OWNER_LABEL.to_owned(), owner.uid.clone()),
+        (IMAGE_LABEL.to_owned(), shortened(&owner.name, LABEL_LENGTH)),
+        (STAGE_LABEL.to_owned(), run.stage.clone()),
+    ]);
+    let annotations = BTreeMap::from([
+        (KEY_ANNOTATION.to_owned(), run.key.to_string()),
+        (ATTEMPT_ANNOTATION.to_owned(), run.attempt.to_string()),
+    ]);
+    let context = pod::Context { owner, plan, stage, run, refs, settings };
+    Job {
+        metadata: ObjectMeta {
+            name: Some(job_name(&owner.name, &run.stage, &run.key, run.attempt)),
+            namespace: Some(owner.namespace.clone()),
+            labels: Some(labels.clone()),
+            annotations: Some(annotations),
+            owner_references: Some(vec![OwnerReference {
+                api_version: "minimalimage.dev/v1alpha1".into(),
+                kind: "MinimalImage".into(),
+                name: owner.name.clone(),
+                uid: owner.uid.clone(),
+                controller: Some(true),
+                block_owner_deletion: Some(true),
+            }]),
+            ..ObjectMeta::default()
+        },
+        spec: Some(JobSpec {
+            backoff_limit: Some(0),
+            ttl_seconds_after_finished: Some(TTL_SECONDS),
+            template: PodTemplateSpec {
+                metadata: Some(ObjectMeta { labels: Some(labels), ..ObjectMeta::default() }),
+                spec: Some(context.spec()),
+            },
+            ..JobSpec::default()
+        }),
+        status: None,
+    }
+}
+
+/// `<resource>-<stage>-<key8>-<attempt>`, the first two shortened if they must be.
+#[must_use]
+pub fn job_name(image: &str, stage: &str, key: &Key, attempt: u32) -> String {
+    let suffix = format!("-{}-{attempt}", key.short());
+    format!("{}{suffix}", shortened(&format!("{image}-{stage}").replace('.', "-"), LABEL_LENGTH - suffix.len()))
+}
+
+/// `text` in at most `length` characters; what is cut off is replaced by a hash of the whole.
+fn shortened(text: &str, length: usize) -> String {
+    if text.len() <= length {
+        return text.to_owned();
+    }
+    let head: String = text.chars().take(length.saturating_sub(9)).collect();
+    format!("{head}-{}", Digest::of(text.as_bytes()).short(8))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,266 @@
+//! What a Job and its Pod say about a stage. Read from container statuses: they are two seconds ahead of the Job.
+
+use jiff::Timestamp;
+use k8s_openapi::api::{
+    batch::v1::Job,
+    core::v1::{ContainerStatus, Event, Pod},
+};
+
+use crate::api::conditions::{Reason, truncated};
+
+use super::{
+    job::{ATTEMPT_ANNOTATION, KEY_ANNOTATION, STAGE_LABEL},
+    task::{AGENT_CONTAINER, AgentFailure, AgentMessage, BUILD_CONTAINER, FailureReason},
+};
+
+/// One Job of a MinimalImage.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobFact {
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// The stage that it runs.
+    pub stage: String,
+    /// The stage's key, in full.
+    pub key: String,
+    /// Which try it is.
+    pub attempt: u32,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// How far it is.
+    pub state: JobState,
+}
+
+/// How far a Job is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum JobState {
+    /// User code does not run yet.
+    Waiting {
+        /// Why.
+        reason: Reason,
+        /// The same for people.
+        message: String,
+    },
+    /// User code runs.
+    Running,
+    /// The agent has ended well.
+    Done(AgentMessage),
+    /// It will give no artifact.
+    Failed(JobFailure),
+}
+
+/// Why a Job gave no artifact.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobFailure {
+    /// The kind of failure.
+    pub reason: Reason,
+    /// The same for people.
+    pub message: String,
+    /// Exit code of the command that failed.
+    pub exit_code: Option<i32>,
+    /// The last lines of the build container.
+    pub log_tail: Option<String>,
+    /// Whether another try may go better.
+    pub transient: bool,
+    /// When it failed.
+    pub at: Option<Timestamp>,
+}
+
+impl JobFact {
+    /// Whether its Pod may still do something.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        !self.deleting && matches!(self.state, JobState::Waiting { .. } | JobState::Running)
+    }
+}
+
+/// Reads a Job. `pods` may hold others' Pods: only one whose controller is this Job's UID is believed.
+/// `events` are the Job's own, needed while there is no Pod.
+#[must_use]
+pub fn job_fact(job: &Job, pods: &[Pod], events: &[Event]) -> Option<JobFact> {
+    let meta = &job.metadata;
+    let annotation = |name: &str| meta.annotations.as_ref()?.get(name).cloned();
+    let uid = meta.uid.clone()?;
+    let owned = |pod: &&Pod| {
+        let owners = pod.metadata.owner_references.iter().flatten();
+        owners.into_iter().any(|owner| owner.controller == Some(true) && owner.uid == uid)
+    };
+    let newest = pods.iter().filter(owned).max_by_key(|pod| pod.metadata.creation_timestamp.clone());
+    let state = newest.map_or_else(|| without_pod(job, events), pod_state);
+    Some(JobFact {
+        name: meta.name.clone()?,
+        uid,
+        stage: meta.labels.as_ref()?.get(STAGE_LABEL)?.clone(),
+        key: annotation(KEY_ANNOTATION)?,
+        attempt: annotation(ATTEMPT_ANNOTATION)?.parse().ok()?,
+        deleting: meta.deletion_timestamp.is_some(),
+        state,
+    })
+}
+
+fn without_pod(job: &Job, events: &[Event]) -> JobState {
+    let finished = job.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    if finished.into_iter().any(|c| c.status == "True" && (c.type_ == "Failed" || c.type_ == "Complete")) {
+        return interrupted("the Pod was deleted before the operator had read its result", None);
+    }
+    let refusals = events.iter().filter(|event| event.reason.as_deref() == Some("FailedCreate"));
+    let newest = refusals.max_by_key(|event| event.last_timestamp.clone());
+    let message = newest.and_then(|event| event.message.clone()).unwrap_or_default();
+    let reason = match message.as_str() {
+        "" => Reason::Building,
+        text if text.contains("exceeded quota") || text.contains("failed quota") => Reason::QuotaExceeded,
+        text if text.contains("violates PodSecurity") => Reason::PodSecurityViolated,
+        text if text.contains("per Container")
+            || text.contains("per Pod")
+            || text.contains("limit to request ratio") =>
+        {
+            Reason::LimitRangeViolated
+        }
+        text if text.contains("serviceaccount") && text.contains("not found") => Reason::ReferenceNotFound,
+        _ => Reason::PodRejected,
+    };
+    let message = if message.is_empty() { "its Pod is being created".into() } else { truncated(&message, 600) };
+    JobState::Waiting { reason, message }
+}
+
+fn pod_state(pod: &Pod) -> JobState {
+    let Some(status) = &pod.status else {
+        return JobState::Waiting { reason: Reason::Building, message: "its Pod is being scheduled".into() };
+    };
+    let statuses = || status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten());
+    let by_name = |name: &str| statuses().find(|status| status.name == name);
+    let (agent, build) = (by_name(AGENT_CONTAINER), by_name(BUILD_CONTAINER));
+    if let Some(message) = agent.and_then(agent_message)
+        && message.artifact.is_some()
+        && message.failure.is_none()
+    {
+        return JobState::Done(message);
+    }
+    let at = terminated_at(agent).or_else(|| terminated_at(build));
+    match status.reason.as_deref() {
+        Some("DeadlineExceeded") => {
+            return failed(Reason::Timeout, "the stage took longer than its timeout", build, at, false);
+        }
+        Some(reason @ ("Evicted" | "Preempted" | "NodeLost" | "Shutdown" | "NodeShutdown" | "Terminated")) => {
+            let detail = status.message.clone().unwrap_or_default();
+            return interrupted(&format!("the Pod went away ({reason}) {}", truncated(&detail, 300)), at);
+        }
+        _ => {}
+    }
+    if let Some(terminated) = build.and_then(|build| build.state.as_ref()?.terminated.as_ref()) {
+        match terminated.reason.as_deref() {
+            Some("OOMKilled") => {
+                let message = "the stage was killed for want of memory: raise its resources.limits.memory";
+                return failed(Reason::OutOfMemory, message, build, at, false);
+            }
+            Some("StartError" | "ContainerCannotRun") => {
+                let detail = terminated.message.clone().unwrap_or_default();
+                let message = format!("the builder image cannot be started: {}", truncated(&detail, 400));
+                return failed(Reason::PodRejected, &message, None, at, false);
+            }
+            _ => {}
+        }
+    }
+    if agent.is_some_and(is_terminated) && !build.is_some_and(is_running) {
+        return agent_ended(agent.and_then(agent_message).and_then(|message| message.failure), build, at);
+    }
+    if status.phase.as_deref() == Some("Failed") {
+        return interrupted("the Pod failed before the agent had given its result", at);
+    }
+    if build.is_some_and(is_running) || agent.is_some_and(is_running) && build.is_none() {
+        return JobState::Running;
+    }
+    waiting(pod, &[agent, build])
+}
+
+/// The agent has ended without an artifact.
+fn agent_ended(failure: Option<AgentFailure>, build: Option<&ContainerStatus>, at: Option<Timestamp>) -> JobState {
+    let Some(AgentFailure { reason, message, exit_code }) = failure else {
+        return interrupted("the agent ended without a result", at);
+    };
+    let (reason, transient) = match reason {
+        FailureReason::SourceUnavailable => (Reason::SourceUnavailable, true),
+        FailureReason::SourceAccessDenied => (Reason::SourceAccessDenied, true),
+        FailureReason::SourceInvalid => (Reason::SourceInvalid, false),
+        FailureReason::RegistryUnavailable => (Reason::RegistryUnavailable, true),
+        FailureReason::RegistryAccessDenied => (Reason::RegistryAccessDenied, true),
+        FailureReason::StepFailed => (Reason::StageFailed, false),
+        FailureReason::ArtifactPathMissing => (Reason::ArtifactPathMissing, false),
+        FailureReason::ArtifactInvalid => (Reason::ArtifactInvalid, false),
+        FailureReason::BuildInterrupted | FailureReason::Internal => (Reason::BuildInterrupted, true),
+    };
+    let shown = matches!(reason, Reason::StageFailed | Reason::ArtifactPathMissing).then_some(build).flatten();
+    let JobState::Failed(failure) = failed(reason, &message, shown, at, transient) else {
+        return interrupted(&message, at);
+    };
+    JobState::Failed(JobFailure { exit_code, ..failure })
+}
+
+fn waiting(pod: &Pod, containers: &[Option<&ContainerStatus>]) -> JobState {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let unscheduled = conditions.into_iter().find(|c| c.type_ == "PodScheduled" && c.status == "False");
+    if let Some(condition) = unscheduled {
+        let message = truncated(condition.message.as_deref().unwrap_or("no node takes the Pod"), 600);
+        return JobState::Waiting { reason: Reason::Unschedulable, message };
+    }
+    let waits =
+        containers.iter().flatten().filter_map(|status| Some((status, status.state.as_ref()?.waiting.as_ref()?)));
+    for (status, wait) in waits {
+        let reason = match wait.reason.as_deref().unwrap_or_default() {
+            "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" | "RegistryUnavailable" => {
+                Reason::ImagePullFailed
+            }
+            "CreateContainerConfigError" => Reason::ReferenceNotFound,
+            "CreateContainerError" | "RunContainerError" | "CrashLoopBackOff" => Reason::PodRejected,
+            _ => continue,
+        };
+        let detail = wait.message.as_deref().or(wait.reason.as_deref()).unwrap_or_default();
+        return JobState::Waiting {
+            reason,
+            message: format!("{} ({}): {}", status.name, status.image, truncated(detail, 500)),
+        };
+    }
+    JobState::Waiting { reason: Reason::Building, message: "its containers are being started".into() }
+}
+
+fn agent_message(agent: &ContainerStatus) -> Option<AgentMessage> {
+    serde_json::from_str(agent.state.as_ref()?.terminated.as_ref()?.message.as_deref()?).ok()
+}
+
+fn is_terminated(status: &ContainerStatus) -> bool {
+    status.state.as_ref().is_some_and(|state| state.terminated.is_some())
+}
+
+fn is_running(status: &ContainerStatus) -> bool {
+    status.state.as_ref().is_some_and(|state| state.running.is_some())
+}
+
+fn terminated_at(status: Option<&ContainerStatus>) -> Option<Timestamp> {
+    Some(status?.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref()?.0)
+}
+
+fn failed(
+    reason: Reason,
+    message: &str,
+    build: Option<&ContainerStatus>,
+    at: Option<Timestamp>,
+    transient: bool,
+) -> JobState {
+    let tail = build.and_then(|build| build.state.as_ref()?.terminated.as_ref()?.message.as_deref());
+    JobState::Failed(JobFailure {
+        reason,
+        message: message.trim().to_owned(),
+        exit_code: None,
+        log_tail: tail.filter(|tail| !tail.is_empty()).map(|tail| truncated(tail, 2048)),
+        transient,
+        at,
+    })
+}
+
+fn interrupted(message: &str, at: Option<Timestamp>) -> JobState {
+    failed(Reason::BuildInterrupted, message, None, at, true)
+}
+
+#[cfg(test)]
+mod tests;
