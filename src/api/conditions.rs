@@ -1,5 +1,7 @@
 //! Condition types and reasons, and the one place where conditions are set.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
@@ -39,6 +41,8 @@ pub enum Reason {
     ReferenceNotFound,
     /// The operator has no right to read a Secret in this namespace.
     SecretAccessDenied,
+    /// The resource is suspended.
+    Suspended,
     /// The spec contradicts itself.
     InvalidSpec,
     /// The source server cannot be reached or answers with errors.
@@ -87,6 +91,7 @@ impl Reason {
             Self::PodRejected => "PodRejected",
             Self::ReferenceNotFound => "ReferenceNotFound",
             Self::SecretAccessDenied => "SecretAccessDenied",
+            Self::Suspended => "Suspended",
             Self::InvalidSpec => "InvalidSpec",
             Self::SourceUnavailable => "SourceUnavailable",
             Self::SourceAccessDenied => "SourceAccessDenied",
@@ -102,6 +107,34 @@ impl Reason {
             Self::Timeout => "Timeout",
             Self::BuildInterrupted => "BuildInterrupted",
         }
+    }
+}
+
+impl Reason {
+    /// How long to wait before the first retry; none when only a change by a person helps.
+    #[must_use]
+    pub fn first_retry(self) -> Option<Duration> {
+        match self {
+            Self::SourceUnavailable | Self::RegistryUnavailable | Self::BuildInterrupted => {
+                Some(Duration::from_secs(5))
+            }
+            // A corrected Secret must lead to an image without anything else being touched.
+            Self::SourceAccessDenied
+            | Self::RegistryAccessDenied
+            | Self::SecretAccessDenied
+            | Self::ReferenceNotFound
+            | Self::PodRejected => Some(Duration::from_secs(30)),
+            _ => None,
+        }
+    }
+
+    /// Whether something is wrong, rather than going on.
+    #[must_use]
+    pub fn is_trouble(self) -> bool {
+        !matches!(
+            self,
+            Self::Succeeded | Self::Progressing | Self::Building | Self::Pushing | Self::Queued | Self::Suspended
+        )
     }
 }
 

@@ -1,6 +1,7 @@
 //! Decisions as pure functions: no async, no files, no network, no clock, no Kubernetes client.
 
 pub mod artifact;
+pub mod decide;
 pub mod image;
 pub mod job;
 pub mod observed;

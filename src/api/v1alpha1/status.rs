@@ -41,7 +41,7 @@ pub struct Status {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<SourceStatus>,
 
-    /// Compressed bytes of the largest builder image, which is what the image would start from without stages.
+    /// Uncompressed bytes of the largest builder image, which is what the image would start from without stages.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub builder_size: Option<i64>,
 
@@ -146,6 +146,8 @@ pub struct BaseStatus {
     /// Digest that the reference pointed to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+    /// Uncompressed bytes, as its compressed layers state them.
+    pub size: i64,
     /// Bytes of its compressed layers.
     pub compressed_size: i64,
     /// When it was made, by its own config.
@@ -173,7 +175,7 @@ pub struct StageStatus {
     /// Its builder image by digest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
-    /// Compressed bytes of the builder image.
+    /// Uncompressed bytes of the builder image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_size: Option<i64>,
     /// Hash of all its inputs; a stage with a known key does not run.
@@ -246,6 +248,8 @@ pub struct Progress {
     /// The request that no cached artifact may answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub no_cache: Option<String>,
+    /// Job attempts below this number belong to earlier builds.
+    pub first_attempt: u32,
     /// How often something outside the stages (a registry, a server) failed in a row.
     pub failures: u32,
     /// When it is tried again.
@@ -263,6 +267,8 @@ pub struct PinnedImage {
     pub digest: String,
     /// The manifest for the platform.
     pub manifest_digest: String,
+    /// Uncompressed bytes, as the compressed layers state them.
+    pub size: i64,
     /// Bytes of the compressed layers.
     pub compressed_size: i64,
 }

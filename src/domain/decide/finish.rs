@@ -1,0 +1,350 @@
+//! How a pass ends: the one place where status, conditions and Events are made.
+
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::{
+    api::{
+        conditions::{Health, READY, Reason, find, truncated, with_health},
+        v1alpha1::{
+            BaseStatus, Build, FLUX_REQUESTED_AT, FileStatus, ImageStatus, LayerStatus, NO_CACHE_REQUESTED_AT,
+            PlatformStatus, Progress, REQUESTED_AT, SourceStatus, StageStatus, Status,
+        },
+    },
+    domain::{
+        artifact::OutputReport,
+        plan::{LayerPlan, Plan},
+        settings::backoff,
+        value::{Digest, Reference, human_size},
+    },
+};
+
+use super::{
+    Decision, Note, Outcome, Pass, Published, Trouble, pinned_digest, pins_of,
+    stages::{StageFailure, Stages},
+};
+
+/// While a Job has no Pod its Events are looked at this often: they come without a watch.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
+impl Pass<'_> {
+    /// The spec contradicts itself; whatever runs is for an older one.
+    pub(super) fn refuse(&self, message: &str) -> Decision {
+        let mut status = self.observed();
+        status.progress = None;
+        self.act(status, Health::Failed, Reason::InvalidSpec, message, Outcome::deleting(self.facts.jobs.clone()))
+    }
+
+    /// Suspended: what was built stays as it is, conditions included.
+    pub(super) fn suspended(&self) -> Decision {
+        let mut status = self.observed();
+        status.progress = None;
+        let (health, reason, message) = match find(&self.status.conditions, READY) {
+            Some(ready) if ready.status == "True" => (Health::Current, Reason::Succeeded, ready.message.clone()),
+            _ => (Health::Current, Reason::Suspended, "suspended before an image was built".to_owned()),
+        };
+        if status.image.is_none() {
+            // Ready must not claim an image that does not exist; nothing is in progress either.
+            status.conditions.clear();
+            return Decision::Act(Box::new(Outcome { status, ..Outcome::deleting(self.facts.jobs.clone()) }));
+        }
+        self.act(status, health, reason, &message, Outcome::deleting(self.facts.jobs.clone()))
+    }
+
+    /// Nothing to do until the next poll.
+    pub(super) fn idle(&self, plan: &Plan) -> Decision {
+        let requeue = self.until_poll(plan);
+        Decision::Act(Box::new(Outcome { status: self.status.clone(), requeue, ..Outcome::deleting(Vec::new()) }))
+    }
+
+    /// A poll found what was there before.
+    pub(super) fn nothing_new(&self, plan: &Plan) -> Decision {
+        let status = Status { last_check_time: Some(Time(self.now)), ..self.status.clone() };
+        let interval = Some(plan.interval);
+        Decision::Act(Box::new(Outcome { status, requeue: interval, ..Outcome::deleting(Vec::new()) }))
+    }
+
+    /// Before a retry's time nothing is asked again.
+    pub(super) fn wait_for_retry(&self, progress: &Progress) -> Option<Decision> {
+        let left = Duration::try_from(progress.retry_time.as_ref()?.0.duration_since(self.now)).ok()?;
+        if left.is_zero() {
+            return None;
+        }
+        let outcome = Outcome { requeue: Some(left), holds_slot: true, ..Outcome::deleting(Vec::new()) };
+        Some(Decision::Act(Box::new(Outcome { status: self.status.clone(), ..outcome })))
+    }
+
+    /// Something outside failed before the stages were looked at.
+    pub(super) fn trouble(&self, plan: &Plan, progress: Progress, trouble: &Trouble) -> Decision {
+        self.trouble_amid(plan, progress, &Stages::default(), trouble)
+    }
+
+    /// Something outside failed: tried again later, unless only a person can help.
+    pub(super) fn trouble_amid(&self, plan: &Plan, progress: Progress, stages: &Stages, trouble: &Trouble) -> Decision {
+        let Some(first) = trouble.reason.first_retry() else {
+            return self.ended(plan, progress, stages, trouble, Vec::new());
+        };
+        let failures = progress.failures + 1;
+        let wait = backoff(first, failures);
+        let mut status = self.observed();
+        if !stages.status.is_empty() {
+            status.stages.clone_from(&stages.status);
+        }
+        let retry_time = self.now.checked_add(wait).ok().map(Time);
+        status.progress = Some(Progress { failures, retry_time, ..progress });
+        let rest = Outcome { requeue: Some(wait), holds_slot: stages.live, ..Outcome::deleting(stages.stale.clone()) };
+        self.act(status, Health::InProgress, trouble.reason, &trouble.message, rest)
+    }
+
+    /// Stages run or wait.
+    pub(super) fn building(&self, progress: Progress, stages: Stages) -> Decision {
+        let mut status = self.observed();
+        let done = stages.artifacts.len();
+        let total = done + stages.status.iter().filter(|stage| !stages.artifacts.contains_key(&stage.name)).count();
+        let (reason, message) =
+            stages.waits.iter().find(|(reason, _)| *reason != Reason::Building).cloned().unwrap_or_else(|| {
+                let running =
+                    stages.status.iter().filter(|stage| stage.job_name.is_some() && stage.artifact_digest.is_none());
+                let running: Vec<_> = running.map(|stage| stage.name.as_str()).collect();
+                (Reason::Building, building_message(&running, done, total))
+            });
+        status.stages.clone_from(&stages.status);
+        status.progress = Some(Progress { failures: 0, retry_time: None, ..progress });
+        let podless = stages.waits.iter().any(|_| true) || !stages.start.is_empty();
+        let rest = Outcome {
+            start: stages.start,
+            requeue: stages.retry.or(podless.then_some(LOOK_AGAIN)),
+            holds_slot: stages.live,
+            ..Outcome::deleting(stages.stale)
+        };
+        self.act(status, Health::InProgress, reason, &message, rest)
+    }
+
+    /// A stage failed for good: its Job stays for `kubectl logs` until the next build.
+    pub(super) fn failed(&self, plan: &Plan, progress: Progress, stages: &Stages, failure: &StageFailure) -> Decision {
+        let code = failure.failure.exit_code.map(|code| format!(" with exit code {code}")).unwrap_or_default();
+        let mut message = format!("stage {} failed{code}: {}", failure.stage, failure.failure.message);
+        if let Some(tail) = &failure.failure.log_tail {
+            let last: Vec<&str> = tail.lines().rev().take(3).collect();
+            let last = last.into_iter().rev().collect::<Vec<_>>().join(" | ");
+            message = format!("{message}; last lines: {}", truncated(&last, 400));
+        }
+        let trouble = Trouble { reason: failure.failure.reason, message };
+        self.ended(plan, progress, stages, &trouble, vec![failure.job.clone()])
+    }
+
+    /// A build ended without an image; the last good one stays in status.
+    fn ended(
+        &self,
+        plan: &Plan,
+        progress: Progress,
+        stages: &Stages,
+        trouble: &Trouble,
+        keep: Vec<String>,
+    ) -> Decision {
+        let mut status = self.observed();
+        if !stages.status.is_empty() {
+            status.stages.clone_from(&stages.status);
+        }
+        let build = Build { result: trouble.reason.as_str().into(), ..self.ended_build(plan, &progress) };
+        self.remember(&mut status, build);
+        let delete = self.facts.jobs.iter().filter(|job| !job.deleting && !keep.contains(&job.name)).cloned().collect();
+        let rest = Outcome { requeue: plan.can_change().then_some(plan.interval), ..Outcome::deleting(delete) };
+        self.act(status, Health::Failed, trouble.reason, &trouble.message, rest)
+    }
+
+    /// The image is pushed.
+    pub(super) fn succeeded(
+        &self,
+        plan: &Plan,
+        progress: Progress,
+        stages: &Stages,
+        published: &Published,
+        tags: &[Reference],
+    ) -> Decision {
+        let mut status = self.observed();
+        let base = base_status(plan, &progress, published);
+        let base_size = u64::try_from(base.size).unwrap_or_default();
+        let image = image_status(plan, stages, base_size, published, tags);
+        let build = Build {
+            succeeded: true,
+            result: Reason::Succeeded.as_str().into(),
+            digest: Some(image.digest.clone()),
+            size: Some(image.size),
+            ..self.ended_build(plan, &progress)
+        };
+        self.remember(&mut status, build);
+        let builder = stages.status.iter().filter_map(|stage: &StageStatus| stage.image_size).max();
+        status.builder_size = builder;
+        status.builder_display_size = builder.map(|size| human_size(u64::try_from(size).unwrap_or_default()));
+        status.base = Some(base);
+        status.source = progress.revision.clone().map(|revision| SourceStatus { revision });
+        status.stages.clone_from(&stages.status);
+        let message = format!("{} is {}", image.reference, image.display_size);
+        status.image = Some(image);
+        let delete = self.facts.jobs.iter().filter(|job| !job.deleting).cloned().collect();
+        let rest = Outcome { requeue: plan.can_change().then_some(plan.interval), ..Outcome::deleting(delete) };
+        self.act(status, Health::Current, Reason::Succeeded, &message, rest)
+    }
+
+    /// The status with what every pass acknowledges.
+    fn observed(&self) -> Status {
+        let request = self.annotation(REQUESTED_AT).or_else(|| self.annotation(FLUX_REQUESTED_AT));
+        Status {
+            observed_generation: self.generation,
+            last_handled_requested_at: request.or(self.status.last_handled_requested_at.as_ref()).cloned(),
+            last_handled_no_cache_requested_at: self
+                .annotation(NO_CACHE_REQUESTED_AT)
+                .or(self.status.last_handled_no_cache_requested_at.as_ref())
+                .cloned(),
+            ..self.status.clone()
+        }
+    }
+
+    fn ended_build(&self, plan: &Plan, progress: &Progress) -> Build {
+        Build {
+            reason: progress.reason,
+            message: progress.message.clone(),
+            generation: progress.generation,
+            start_time: progress.start_time.clone(),
+            completion_time: Some(Time(self.now)),
+            revision: progress.revision.clone(),
+            inputs: plan.inputs(&self.image.spec, &pins_of(progress)).to_string(),
+            ..Build::default()
+        }
+    }
+
+    /// Puts an ended build into the history, within its limits.
+    fn remember(&self, status: &mut Status, build: Build) {
+        let limits = [self.image.spec.failed_history_limit, self.image.spec.successful_history_limit];
+        let mut counts = [0, 0];
+        let kept = std::iter::once(build.clone()).chain(status.history.drain(..)).filter(|build| {
+            let index = usize::from(build.succeeded);
+            let (count, limit) = (counts.get_mut(index), limits.get(index));
+            count.zip(limit).is_some_and(|(count, limit)| {
+                *count += 1;
+                *count <= *limit
+            })
+        });
+        status.history = kept.collect();
+        status.last_build = Some(build);
+        status.progress = None;
+        status.last_check_time = Some(Time(self.now));
+    }
+
+    /// Sets the conditions and, on a transition, an Event.
+    fn act(&self, mut status: Status, health: Health, reason: Reason, message: &str, rest: Outcome) -> Decision {
+        let before = find(&self.status.conditions, READY).map(|ready| ready.reason.clone());
+        status.conditions = with_health(&self.status.conditions, health, reason, message, self.generation, self.now);
+        let same_image =
+            status.image.as_ref().map(|image| &image.digest) == self.status.image.as_ref().map(|image| &image.digest);
+        let transition = before.as_deref() != Some(reason.as_str()) || reason == Reason::Succeeded && !same_image;
+        let note =
+            Note { warning: health == Health::Failed || reason.is_trouble(), reason, message: message.to_owned() };
+        let events = if transition { vec![note] } else { Vec::new() };
+        Decision::Act(Box::new(Outcome { status, events, ..rest }))
+    }
+}
+
+impl Outcome {
+    /// An outcome that only deletes.
+    fn deleting(delete: Vec<super::JobFact>) -> Self {
+        Self {
+            status: Status::default(),
+            start: Vec::new(),
+            delete: delete.into_iter().filter(|job| !job.deleting).collect(),
+            events: Vec::new(),
+            requeue: None,
+            holds_slot: false,
+        }
+    }
+}
+
+fn building_message(running: &[&str], done: usize, total: usize) -> String {
+    match running {
+        [] => format!("{done} of {total} stages done"),
+        [one] => format!("stage {one} runs; {done} of {total} stages done"),
+        many => format!("stages {} run; {done} of {total} stages done", many.join(", ")),
+    }
+}
+
+fn image_status(
+    plan: &Plan,
+    stages: &Stages,
+    base_size: u64,
+    published: &Published,
+    tags: &[Reference],
+) -> ImageStatus {
+    let reports = reports(plan, stages, published);
+    let (base, own) = (&published.base_layers, &published.layers);
+    let size = base_size + own.iter().map(|layer| layer.layer.size).sum::<u64>();
+    let compressed = base.iter().map(|layer| layer.size).sum::<u64>()
+        + own.iter().map(|layer| layer.layer.compressed_size).sum::<u64>();
+    let mut largest: Vec<_> = reports.iter().flat_map(|report| &report.largest_files).collect();
+    largest.sort_by(|a, b| b.size.cmp(&a.size).then_with(|| a.path.cmp(&b.path)));
+    let base_status = base.iter().map(|layer| LayerStatus {
+        digest: layer.digest.to_string(),
+        size: None,
+        compressed_size: signed(layer.size),
+        from: "base".into(),
+    });
+    let own_status = own.iter().map(|layer| LayerStatus {
+        digest: layer.layer.digest.to_string(),
+        size: Some(signed(layer.layer.size)),
+        compressed_size: signed(layer.layer.compressed_size),
+        from: layer.from.clone(),
+    });
+    ImageStatus {
+        reference: plan.repository.pinned(published.digest).to_string(),
+        digest: published.digest.to_string(),
+        display_digest: display_digest(published.digest),
+        tags: tags.iter().filter_map(Reference::tag).map(str::to_owned).collect(),
+        size: signed(size),
+        display_size: human_size(size),
+        compressed_size: signed(compressed),
+        file_count: signed(reports.iter().map(|report| report.file_count).sum()),
+        largest_files: largest
+            .iter()
+            .take(5)
+            .map(|file| FileStatus { path: file.path.clone(), size: signed(file.size) })
+            .collect(),
+        layers: base_status.chain(own_status).collect(),
+        platforms: vec![PlatformStatus { platform: plan.platform.to_string(), digest: published.digest.to_string() }],
+    }
+}
+
+/// What the image's own layers hold.
+fn reports<'a>(plan: &Plan, stages: &'a Stages, published: &'a Published) -> Vec<&'a OutputReport> {
+    let report = |layer: &LayerPlan| match layer {
+        LayerPlan::Files(_) => published.files.as_ref(),
+        LayerPlan::Artifact(from) => stages.artifacts.get(&from.stage)?.outputs.get(from.output),
+    };
+    plan.layers.iter().filter_map(report).collect()
+}
+
+fn base_status(plan: &Plan, progress: &Progress, published: &Published) -> BaseStatus {
+    let Some(base) = &plan.base else {
+        return BaseStatus { kind: "Scratch".into(), display_name: "scratch".into(), ..BaseStatus::default() };
+    };
+    let digest = pinned_digest(progress, base);
+    let name = base.to_string();
+    let size = progress.images.iter().find(|image| image.reference == name).map_or(0, |image| image.size);
+    BaseStatus {
+        kind: "Image".into(),
+        display_name: base.to_string(),
+        reference: digest.map(|digest| base.repository().pinned(digest).to_string()),
+        digest: digest.map(|digest| digest.to_string()),
+        size,
+        compressed_size: signed(published.base_layers.iter().map(|layer| layer.size).sum()),
+        creation_time: published.base_created.clone(),
+    }
+}
+
+fn display_digest(digest: Digest) -> String {
+    format!("sha256:{}", digest.short(12))
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,323 @@
+//! One pass over a MinimalImage: (resource, facts, settings, now) → what to ask, or what to do. Pure; the shell asks
+//! and acts. All state is in the resource's status, the cluster's Jobs and the registry, so a pass can begin anywhere.
+
+mod finish;
+mod stages;
+mod trigger;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::Timestamp;
+use kube::ResourceExt;
+
+use crate::api::{
+    conditions::Reason,
+    v1alpha1::{ImageSpec, MinimalImage, Progress, Status},
+};
+
+use super::{
+    artifact::{Artifact, OutputReport},
+    image::{BaseLayer, SourcedLayer},
+    job::StageRun,
+    observed::JobFact,
+    plan::{Pins, Plan, PlannedFile},
+    recipe::Key,
+    settings::Settings,
+    value::{Digest, Platform, Reference, Repository},
+};
+
+/// What a pass results in.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decision {
+    /// More must be known; each question answered, decide again.
+    Ask(Vec<Question>),
+    /// All that is to be done now.
+    Act(Box<Outcome>),
+}
+
+/// Something that only a registry, a server or the queue can answer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Question {
+    /// The revision that the source is at.
+    Revision,
+    /// The server that the source's Secret may be sent to.
+    CredentialHost,
+    /// What an image reference points to.
+    Image(Reference),
+    /// The artifact that the cache repository holds for a key.
+    Record(Key),
+    /// Read an agent's artifact and sign it under these keys.
+    Adopt {
+        /// Digest of the artifact's manifest.
+        artifact: Digest,
+        /// What it is to be found under.
+        keys: Vec<Key>,
+    },
+    /// Whether this build may start Pods now.
+    Slot,
+    /// Assemble and push the image.
+    Publish(Box<Publication>),
+}
+
+/// An image to be assembled and pushed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Publication {
+    /// The base and the digest that its reference pointed to; none for scratch.
+    pub base: Option<(Reference, Digest)>,
+    /// The layers on top, lowest first.
+    pub layers: Vec<PublicationLayer>,
+    /// What the config says.
+    pub image: ImageSpec,
+    /// What the image is for.
+    pub platform: Platform,
+    /// Where the artifact layers are.
+    pub cache: Repository,
+    /// Where the image goes.
+    pub repository: Repository,
+    /// Its names.
+    pub tags: Vec<Reference>,
+    /// The generation of the spec; a newer one in the cluster forbids the push.
+    pub generation: i64,
+}
+
+/// A layer of a [`Publication`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum PublicationLayer {
+    /// A layer in the cache repository.
+    Artifact(SourcedLayer),
+    /// Files to be packed.
+    Files(Vec<PlannedFile>),
+}
+
+/// What was pushed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// Digest of the manifest.
+    pub digest: Digest,
+    /// Layers of the base, lowest first.
+    pub base_layers: Vec<BaseLayer>,
+    /// When the base was made, by its own config.
+    pub base_created: Option<String>,
+    /// The layers on top.
+    pub layers: Vec<SourcedLayer>,
+    /// What the layer of the spec's own files holds.
+    pub files: Option<OutputReport>,
+}
+
+/// What an image reference points to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResolvedImage {
+    /// What the reference pointed to: an image or an index.
+    pub digest: Digest,
+    /// The manifest for the platform.
+    pub manifest_digest: Digest,
+    /// Uncompressed bytes, as the compressed layers state them.
+    pub size: u64,
+    /// Bytes of the compressed layers.
+    pub compressed_size: u64,
+}
+
+/// Why something outside could not be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// The kind of failure.
+    pub reason: Reason,
+    /// The same for people.
+    pub message: String,
+}
+
+/// Whether a build may start Pods.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Slot {
+    /// It may.
+    Granted,
+    /// It waits; the text says for what.
+    Queued(String),
+}
+
+/// What is known beside the resource.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// The resource's Jobs.
+    pub jobs: Vec<JobFact>,
+    /// To [`Question::Revision`].
+    pub revision: Option<Result<String, Trouble>>,
+    /// To [`Question::CredentialHost`].
+    pub credential_host: Option<Result<Option<String>, Trouble>>,
+    /// To [`Question::Image`].
+    pub images: BTreeMap<Reference, Result<ResolvedImage, Trouble>>,
+    /// To [`Question::Record`].
+    pub records: BTreeMap<Key, Result<Option<Artifact>, Trouble>>,
+    /// To [`Question::Adopt`], by artifact.
+    pub adopted: BTreeMap<Digest, Result<Artifact, Trouble>>,
+    /// To [`Question::Slot`].
+    pub slot: Option<Slot>,
+    /// To [`Question::Publish`].
+    pub published: Option<Result<Published, Trouble>>,
+}
+
+/// All that a pass does.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// The status to write, if it differs.
+    pub status: Status,
+    /// Stages to start.
+    pub start: Vec<StageRun>,
+    /// Jobs to delete.
+    pub delete: Vec<JobFact>,
+    /// Events to record.
+    pub events: Vec<Note>,
+    /// When to look again without a cause.
+    pub requeue: Option<Duration>,
+    /// Whether the build keeps its place among the running ones.
+    pub holds_slot: bool,
+}
+
+/// An Event to be recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// Whether it is of type Warning.
+    pub warning: bool,
+    /// Its reason.
+    pub reason: Reason,
+    /// Its message.
+    pub message: String,
+}
+
+/// What every part of a pass needs to see.
+struct Pass<'a> {
+    image: &'a MinimalImage,
+    status: &'a Status,
+    facts: &'a Facts,
+    settings: &'a Settings,
+    now: Timestamp,
+    generation: i64,
+}
+
+/// Decides what a pass over `image` does.
+#[must_use]
+pub fn decide(image: &MinimalImage, facts: &Facts, settings: &Settings, now: Timestamp) -> Decision {
+    let empty = Status { observed_generation: -1, ..Status::default() };
+    let generation = image.metadata.generation.unwrap_or_default();
+    let pass = Pass { image, status: image.status.as_ref().unwrap_or(&empty), facts, settings, now, generation };
+    pass.decide().unwrap_or_else(|questions| Decision::Ask(questions))
+}
+
+/// Either a result or questions that come before it.
+type Asked<T> = Result<T, Vec<Question>>;
+
+impl Pass<'_> {
+    fn decide(&self) -> Asked<Decision> {
+        let plan = match Plan::new(&self.image.spec) {
+            Ok(plan) => plan,
+            Err(problems) => {
+                let message = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+                return Ok(self.refuse(&message));
+            }
+        };
+        if self.image.spec.suspend {
+            return Ok(self.suspended());
+        }
+        let Some((trigger, progress)) = self.trigger(&plan) else {
+            return Ok(self.idle(&plan));
+        };
+        if let Some(wait) = self.wait_for_retry(&progress) {
+            return Ok(wait);
+        }
+        let progress = if progress.resolved {
+            progress
+        } else {
+            match self.resolve(&plan, progress.clone())? {
+                Err(trouble) => return Ok(self.trouble(&plan, progress, &trouble)),
+                Ok(resolved) => match self.worth_building(&plan, trigger, resolved) {
+                    None => return Ok(self.nothing_new(&plan)),
+                    Some(progress) => progress,
+                },
+            }
+        };
+        self.build(&plan, progress)
+    }
+
+    /// Pins what the plan names: what the references point to now.
+    fn resolve(&self, plan: &Plan, mut progress: Progress) -> Asked<Result<Progress, Trouble>> {
+        let mut questions = Vec::new();
+        if let Some(source) = &plan.source {
+            match (source.pinned_revision(), &self.facts.revision) {
+                (Some(revision), _) => progress.revision = Some(revision),
+                (None, Some(Ok(revision))) => progress.revision = Some(revision.clone()),
+                (None, Some(Err(trouble))) => return Ok(Err(trouble.clone())),
+                (None, None) => questions.push(Question::Revision),
+            }
+        }
+        progress.images.clear();
+        for reference in plan.images() {
+            match self.facts.images.get(reference) {
+                Some(Ok(image)) => progress.images.push(trigger::pinned(reference, image)),
+                Some(Err(trouble)) => return Ok(Err(trouble.clone())),
+                None => questions.push(Question::Image(reference.clone())),
+            }
+        }
+        if !questions.is_empty() {
+            return Err(questions);
+        }
+        progress.resolved = true;
+        Ok(Ok(progress))
+    }
+
+    /// Brings the stages forward; when all artifacts are there, the image.
+    fn build(&self, plan: &Plan, progress: Progress) -> Asked<Decision> {
+        let pins = pins_of(&progress);
+        let stages = self.stages(plan, &progress, &pins)?;
+        if let Some(failure) = &stages.failure {
+            return Ok(self.failed(plan, progress, &stages, failure));
+        }
+        if let Some(trouble) = &stages.trouble {
+            return Ok(self.trouble_amid(plan, progress, &stages, trouble));
+        }
+        if !stages.complete {
+            return Ok(self.building(progress, stages));
+        }
+        let tags = match plan.expanded_tags(&pins, progress.generation, self.start_of(&progress)) {
+            Ok(tags) => tags,
+            Err(problems) => {
+                let message = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+                return Ok(self.refuse(&message));
+            }
+        };
+        match &self.facts.published {
+            None => Err(vec![Question::Publish(Box::new(stages.publication(plan, &pins, &progress, tags)))]),
+            Some(Ok(published)) => Ok(self.succeeded(plan, progress, &stages, published, &tags)),
+            Some(Err(trouble)) => Ok(self.trouble_amid(plan, progress, &stages, trouble)),
+        }
+    }
+
+    fn start_of(&self, progress: &Progress) -> Timestamp {
+        progress.start_time.as_ref().map_or(self.now, |time| time.0)
+    }
+
+    fn annotation(&self, name: &str) -> Option<&String> {
+        self.image.annotations().get(name)
+    }
+}
+
+/// The pins of a build in hand, by the references of its plan.
+fn image_pins(progress: &Progress) -> BTreeMap<Reference, Digest> {
+    let parse = |image: &crate::api::v1alpha1::PinnedImage| {
+        Some((image.reference.parse().ok()?, image.manifest_digest.parse().ok()?))
+    };
+    progress.images.iter().filter_map(parse).collect()
+}
+
+/// What `progress` pinned `reference` to.
+fn pinned_digest(progress: &Progress, reference: &Reference) -> Option<Digest> {
+    let name = reference.to_string();
+    progress.images.iter().find(|image| image.reference == name)?.digest.parse().ok()
+}
+
+/// The revision and images that a plan is built with.
+fn pins_of(progress: &Progress) -> Pins {
+    Pins { revision: progress.revision.clone(), images: image_pins(progress) }
+}
+
+#[cfg(test)]
+mod tests;

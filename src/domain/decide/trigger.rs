@@ -1,0 +1,123 @@
+//! Why a build begins, goes on, or need not begin.
+
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+
+use crate::{
+    api::v1alpha1::{BuildReason, FLUX_REQUESTED_AT, NO_CACHE_REQUESTED_AT, PinnedImage, Progress, REQUESTED_AT},
+    domain::{
+        plan::Plan,
+        value::{Digest, Reference},
+    },
+};
+
+use super::{Pass, ResolvedImage, pinned_digest, pins_of};
+
+/// What made this pass look for a build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trigger {
+    /// A build is in hand.
+    InHand,
+    /// A new resource, a new spec or a request: build whatever has changed.
+    Asked,
+    /// The interval is over: build only what has changed.
+    Poll,
+}
+
+impl Pass<'_> {
+    /// The build in hand or the one to begin; none when there is no cause.
+    pub(super) fn trigger(&self, plan: &Plan) -> Option<(Trigger, Progress)> {
+        let request = self.annotation(REQUESTED_AT).or_else(|| self.annotation(FLUX_REQUESTED_AT));
+        let requested = request.is_some() && request != self.status.last_handled_requested_at.as_ref();
+        let no_cache = self.annotation(NO_CACHE_REQUESTED_AT);
+        let no_cache = no_cache.filter(|value| Some(*value) != self.status.last_handled_no_cache_requested_at.as_ref());
+        let asked = |reason, message: &str| {
+            let progress = self.new_progress(reason, message);
+            Some((Trigger::Asked, Progress { no_cache: no_cache.cloned(), ..progress }))
+        };
+        if no_cache.is_some() {
+            return asked(BuildReason::Requested, "a build without cached artifacts was requested by annotation");
+        }
+        if requested {
+            return asked(BuildReason::Requested, "a build was requested by annotation");
+        }
+        match &self.status.progress {
+            Some(progress) if progress.generation == self.generation => {
+                return Some((Trigger::InHand, progress.clone()));
+            }
+            Some(_) => return asked(BuildReason::SpecChanged, "the spec changed during a build"),
+            None => {}
+        }
+        match &self.status.last_build {
+            None => asked(BuildReason::Created, "the first build"),
+            Some(last) if last.generation != self.generation => {
+                asked(BuildReason::SpecChanged, &format!("the spec changed to generation {}", self.generation))
+            }
+            Some(_) if self.until_poll(plan) == Some(Duration::ZERO) => {
+                Some((Trigger::Poll, self.new_progress(BuildReason::SourceChanged, "")))
+            }
+            Some(_) => None,
+        }
+    }
+
+    /// How long until tags and branches are looked at again; none when nothing can change.
+    pub(super) fn until_poll(&self, plan: &Plan) -> Option<Duration> {
+        if !plan.can_change() {
+            return None;
+        }
+        let Some(last) = &self.status.last_check_time else { return Some(Duration::ZERO) };
+        // Up to a tenth more or less, the same for one resource: a thousand resources of one commit spread out.
+        let spread = Digest::of(self.image.uid().unwrap_or_default().as_bytes()).hex();
+        let share = u32::from_str_radix(spread.get(..4).unwrap_or("0"), 16).unwrap_or_default();
+        let interval = plan.interval * 9 / 10 + plan.interval / 5 * share / 0xffff;
+        let passed = Duration::try_from(self.now.duration_since(last.0)).unwrap_or_default();
+        Some(interval.saturating_sub(passed))
+    }
+
+    fn new_progress(&self, reason: BuildReason, message: &str) -> Progress {
+        let attempts = self.facts.jobs.iter().map(|job| job.attempt + 1);
+        Progress {
+            reason,
+            message: message.to_owned(),
+            generation: self.generation,
+            start_time: Some(Time(self.now)),
+            // Tries of earlier builds do not count for this one.
+            first_attempt: attempts.filter(|_| reason == BuildReason::Requested).max().unwrap_or_default(),
+            ..Progress::default()
+        }
+    }
+
+    /// The resolved build with the reason that shows in status; none when a poll found nothing new.
+    pub(super) fn worth_building(&self, plan: &Plan, trigger: Trigger, progress: Progress) -> Option<Progress> {
+        let Some(last) = self.status.last_build.as_ref().filter(|_| trigger == Trigger::Poll) else {
+            return Some(progress);
+        };
+        if plan.inputs(&self.image.spec, &pins_of(&progress)).to_string() == last.inputs {
+            return None;
+        }
+        let base = plan.base.as_ref().and_then(|base| pinned_digest(&progress, base));
+        let known_base = self.status.base.as_ref().and_then(|base| base.digest.clone());
+        let (reason, message) = if progress.revision != last.revision {
+            let revision = progress.revision.clone().unwrap_or_default();
+            (BuildReason::SourceChanged, format!("the source is at {revision}"))
+        } else if base.map(|digest| digest.to_string()) != known_base {
+            (BuildReason::BaseChanged, "the base image's tag points to another image".to_owned())
+        } else {
+            (BuildReason::BuilderChanged, "a builder image's tag points to another image".to_owned())
+        };
+        Some(Progress { reason, message, ..progress })
+    }
+}
+
+/// What status remembers of a resolved image.
+pub(super) fn pinned(reference: &Reference, image: &ResolvedImage) -> PinnedImage {
+    PinnedImage {
+        reference: reference.to_string(),
+        digest: image.digest.to_string(),
+        manifest_digest: image.manifest_digest.to_string(),
+        size: i64::try_from(image.size).unwrap_or(i64::MAX),
+        compressed_size: i64::try_from(image.compressed_size).unwrap_or(i64::MAX),
+    }
+}

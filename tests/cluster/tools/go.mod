@@ -1,0 +1,3 @@
+module minimalimage/tests/cluster/tools
+
+go 1.24.0
