@@ -234,7 +234,7 @@ mod tests {
             observed_generation: None,
             last_transition_time: Time(at(0)),
         };
-        let result = with_health(&[foreign.clone()], Health::Current, Reason::Succeeded, "m", 1, at(1));
+        let result = with_health(std::slice::from_ref(&foreign), Health::Current, Reason::Succeeded, "m", 1, at(1));
         assert!(result.contains(&foreign));
     }
 

@@ -76,7 +76,7 @@ pub enum AssembleError {
     #[error("the base image {reference} is malformed: {problem}")]
     Malformed {
         /// The base.
-        reference: Reference,
+        reference: Box<Reference>,
         /// What is wrong.
         problem: &'static str,
     },
@@ -84,7 +84,7 @@ pub enum AssembleError {
     #[error("the base image {reference} has a layer of type `{media_type}`, expected an OCI or Docker layer")]
     UnknownLayer {
         /// The base.
-        reference: Reference,
+        reference: Box<Reference>,
         /// The type.
         media_type: String,
     },
@@ -92,7 +92,7 @@ pub enum AssembleError {
     #[error("the base image {reference} is for {found}, expected {wanted}")]
     WrongPlatform {
         /// The base.
-        reference: Reference,
+        reference: Box<Reference>,
         /// What its config says.
         found: String,
         /// What the image is for.
@@ -169,7 +169,7 @@ fn manifest(
 
 /// The layers of the base's manifest, Docker's media types in OCI spelling (a manifest must not mix the two).
 fn base_layers(base: &BaseImage) -> Result<Vec<BaseLayer>, AssembleError> {
-    let malformed = |problem| AssembleError::Malformed { reference: base.reference.clone(), problem };
+    let malformed = |problem| AssembleError::Malformed { reference: Box::new(base.reference.clone()), problem };
     let manifest: Value = serde_json::from_slice(&base.manifest).map_err(|_| malformed("its manifest is not JSON"))?;
     let layers =
         manifest.get("layers").and_then(Value::as_array).ok_or_else(|| malformed("its manifest has no layers"))?;
@@ -182,7 +182,7 @@ fn base_layers(base: &BaseImage) -> Result<Vec<BaseLayer>, AssembleError> {
             known if known.starts_with("application/vnd.oci.image.layer.v1.tar") => known,
             other => {
                 return Err(AssembleError::UnknownLayer {
-                    reference: base.reference.clone(),
+                    reference: Box::new(base.reference.clone()),
                     media_type: other.chars().take(100).collect(),
                 });
             }
@@ -198,14 +198,14 @@ fn base_layers(base: &BaseImage) -> Result<Vec<BaseLayer>, AssembleError> {
 }
 
 fn base_config(base: &BaseImage, platform: &Platform) -> Result<Map<String, Value>, AssembleError> {
-    let malformed = |problem| AssembleError::Malformed { reference: base.reference.clone(), problem };
+    let malformed = |problem| AssembleError::Malformed { reference: Box::new(base.reference.clone()), problem };
     let config: Value = serde_json::from_slice(&base.config).map_err(|_| malformed("its config is not JSON"))?;
     let Value::Object(config) = config else { return Err(malformed("its config is not an object")) };
     let field = |name: &str| config.get(name).and_then(Value::as_str).unwrap_or_default();
     let found = (field("os"), field("architecture"));
     if found != (platform.os.as_str(), platform.architecture.as_str()) {
         return Err(AssembleError::WrongPlatform {
-            reference: base.reference.clone(),
+            reference: Box::new(base.reference.clone()),
             found: format!("{}/{}", found.0, found.1),
             wanted: platform.clone(),
         });

@@ -83,7 +83,7 @@ impl Pass<'_> {
     /// Something outside failed: tried again later, unless only a person can help.
     pub(super) fn trouble_amid(&self, plan: &Plan, progress: Progress, stages: &Stages, trouble: &Trouble) -> Decision {
         let Some(first) = trouble.reason.first_retry() else {
-            return self.ended(plan, progress, stages, trouble, Vec::new());
+            return self.ended(plan, &progress, stages, trouble, &[]);
         };
         let failures = progress.failures + 1;
         let wait = backoff(first, failures);
@@ -122,7 +122,7 @@ impl Pass<'_> {
     }
 
     /// A stage failed for good: its Job stays for `kubectl logs` until the next build.
-    pub(super) fn failed(&self, plan: &Plan, progress: Progress, stages: &Stages, failure: &StageFailure) -> Decision {
+    pub(super) fn failed(&self, plan: &Plan, progress: &Progress, stages: &Stages, failure: &StageFailure) -> Decision {
         let code = failure.failure.exit_code.map(|code| format!(" with exit code {code}")).unwrap_or_default();
         let mut message = format!("stage {} failed{code}: {}", failure.stage, failure.failure.message);
         if let Some(tail) = &failure.failure.log_tail {
@@ -131,23 +131,16 @@ impl Pass<'_> {
             message = format!("{message}; last lines: {}", truncated(&last, 400));
         }
         let trouble = Trouble { reason: failure.failure.reason, message };
-        self.ended(plan, progress, stages, &trouble, vec![failure.job.clone()])
+        self.ended(plan, progress, stages, &trouble, std::slice::from_ref(&failure.job))
     }
 
     /// A build ended without an image; the last good one stays in status.
-    fn ended(
-        &self,
-        plan: &Plan,
-        progress: Progress,
-        stages: &Stages,
-        trouble: &Trouble,
-        keep: Vec<String>,
-    ) -> Decision {
+    fn ended(&self, plan: &Plan, progress: &Progress, stages: &Stages, trouble: &Trouble, keep: &[String]) -> Decision {
         let mut status = self.observed();
         if !stages.status.is_empty() {
             status.stages.clone_from(&stages.status);
         }
-        let build = Build { result: trouble.reason.as_str().into(), ..self.ended_build(plan, &progress) };
+        let build = Build { result: trouble.reason.as_str().into(), ..self.ended_build(plan, progress) };
         self.remember(&mut status, build);
         let delete = self.facts.jobs.iter().filter(|job| !job.deleting && !keep.contains(&job.name)).cloned().collect();
         let rest = Outcome { requeue: plan.can_change().then_some(plan.interval), ..Outcome::deleting(delete) };
@@ -158,13 +151,13 @@ impl Pass<'_> {
     pub(super) fn succeeded(
         &self,
         plan: &Plan,
-        progress: Progress,
+        progress: &Progress,
         stages: &Stages,
         published: &Published,
         tags: &[Reference],
     ) -> Decision {
         let mut status = self.observed();
-        let base = base_status(plan, &progress, published);
+        let base = base_status(plan, progress, published);
         let base_size = u64::try_from(base.size).unwrap_or_default();
         let image = image_status(plan, stages, base_size, published, tags);
         let build = Build {
@@ -172,7 +165,7 @@ impl Pass<'_> {
             result: Reason::Succeeded.as_str().into(),
             digest: Some(image.digest.clone()),
             size: Some(image.size),
-            ..self.ended_build(plan, &progress)
+            ..self.ended_build(plan, progress)
         };
         self.remember(&mut status, build);
         let builder = stages.status.iter().filter_map(|stage: &StageStatus| stage.image_size).max();

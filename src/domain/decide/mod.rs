@@ -200,7 +200,7 @@ pub fn decide(image: &MinimalImage, facts: &Facts, settings: &Settings, now: Tim
     let empty = Status { observed_generation: -1, ..Status::default() };
     let generation = image.metadata.generation.unwrap_or_default();
     let pass = Pass { image, status: image.status.as_ref().unwrap_or(&empty), facts, settings, now, generation };
-    pass.decide().unwrap_or_else(|questions| Decision::Ask(questions))
+    pass.decide().unwrap_or_else(Decision::Ask)
 }
 
 /// Either a result or questions that come before it.
@@ -269,7 +269,7 @@ impl Pass<'_> {
         let pins = pins_of(&progress);
         let stages = self.stages(plan, &progress, &pins)?;
         if let Some(failure) = &stages.failure {
-            return Ok(self.failed(plan, progress, &stages, failure));
+            return Ok(self.failed(plan, &progress, &stages, failure));
         }
         if let Some(trouble) = &stages.trouble {
             return Ok(self.trouble_amid(plan, progress, &stages, trouble));
@@ -286,7 +286,7 @@ impl Pass<'_> {
         };
         match &self.facts.published {
             None => Err(vec![Question::Publish(Box::new(stages.publication(plan, &pins, &progress, tags)))]),
-            Some(Ok(published)) => Ok(self.succeeded(plan, progress, &stages, published, &tags)),
+            Some(Ok(published)) => Ok(self.succeeded(plan, &progress, &stages, published, &tags)),
             Some(Err(trouble)) => Ok(self.trouble_amid(plan, progress, &stages, trouble)),
         }
     }

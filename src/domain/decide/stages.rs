@@ -144,10 +144,11 @@ impl Pass<'_> {
                 status.state = StageState::Running;
             }
             JobState::Done(message) => {
-                let Some(digest) = message.artifact else { return None };
+                let digest = message.artifact?;
                 match self.facts.adopted.get(&digest) {
                     None => {
-                        questions.push(Question::Adopt { artifact: digest, keys: keys(recipe, key, message, progress) })
+                        questions
+                            .push(Question::Adopt { artifact: digest, keys: keys(recipe, key, message, progress) });
                     }
                     Some(Err(trouble)) => stages.trouble = Some(trouble.clone()),
                     Some(Ok(artifact)) => {
@@ -174,7 +175,7 @@ impl Pass<'_> {
         status.state = StageState::Failed;
         status.message = Some(failure.message.clone());
         status.exit_code = failure.exit_code;
-        status.log_tail = failure.log_tail.clone();
+        status.log_tail.clone_from(&failure.log_tail);
         let tries = job.attempt + 1 - progress.first_attempt.min(job.attempt);
         if !failure.transient || tries > self.settings.interruptions {
             let failure = failure.clone();

@@ -1,1 +1,566 @@
-//! The table of decisions.
+//! The table of decisions: a small world that answers questions, and what a pass makes of it.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    api::{
+        conditions::{READY, RECONCILING, STALLED, find},
+        v1alpha1::{BuildReason, NO_CACHE_REQUESTED_AT, REQUESTED_AT, StageState},
+    },
+    domain::{
+        artifact::{FileSize, Layer},
+        observed::{JobFailure, JobState},
+        task::AgentMessage,
+    },
+};
+
+const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+/// Everything outside the resource, and what was asked of it.
+struct World {
+    image: MinimalImage,
+    jobs: Vec<JobFact>,
+    revision: Result<String, Trouble>,
+    images: Result<ResolvedImage, Trouble>,
+    /// Keys that the cache holds; any key when none is given.
+    cached: Option<Vec<Key>>,
+    slot: Slot,
+    published: Result<Published, Trouble>,
+    now: i64,
+    asked: Vec<Question>,
+}
+
+impl World {
+    fn new() -> Self {
+        let image: MinimalImage = serde_json::from_value(json!({
+            "apiVersion": "minimalimage.dev/v1alpha1", "kind": "MinimalImage",
+            "metadata": {"name": "app", "namespace": "ns", "uid": "uid", "generation": 1},
+            "spec": {
+                "source": {"git": {"url": "https://git.example.com/app"}},
+                "stages": [{"name": "build", "image": "golang:1.26", "run": "make"}],
+                "image": {"copy": [{"from": "build", "source": "/workspace/app", "destination": "/app"}]},
+                "destination": {"repository": "registry.example.com/app"}
+            }
+        }))
+        .unwrap();
+        let builder = ResolvedImage {
+            digest: Digest::of(b"index"),
+            manifest_digest: Digest::of(b"builder"),
+            size: 770_000_000,
+            compressed_size: 250_000_000,
+        };
+        let published = Published {
+            digest: Digest::of(b"image"),
+            base_layers: Vec::new(),
+            base_created: None,
+            layers: vec![SourcedLayer { layer: layer(), from: "build".into() }],
+            files: None,
+        };
+        Self {
+            image,
+            jobs: Vec::new(),
+            revision: Ok(COMMIT.into()),
+            images: Ok(builder),
+            cached: Some(Vec::new()),
+            slot: Slot::Granted,
+            published: Ok(published),
+            now: 1_000_000,
+            asked: Vec::new(),
+        }
+    }
+
+    fn with_spec(mut self, pointer: &str, value: Value) -> Self {
+        self.change_spec(pointer, value);
+        self.image.metadata.generation = Some(1);
+        self
+    }
+
+    fn change_spec(&mut self, pointer: &str, value: Value) {
+        let mut spec = serde_json::to_value(&self.image.spec).unwrap();
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        spec.pointer_mut(parent).unwrap()[key] = value;
+        self.image.spec = serde_json::from_value(spec).unwrap();
+        self.image.metadata.generation = self.image.metadata.generation.map(|generation| generation + 1);
+    }
+
+    fn annotate(&mut self, name: &str, value: &str) {
+        self.image.annotations_mut().insert(name.into(), value.into());
+    }
+
+    /// One pass: answers until something is done, and takes over status and deletions as the cluster would.
+    fn pass(&mut self) -> Outcome {
+        self.asked.clear();
+        let mut facts = Facts { jobs: self.jobs.clone(), ..Facts::default() };
+        let now = Timestamp::from_second(self.now).unwrap();
+        for _ in 0..20 {
+            match decide(&self.image, &facts, &Settings::default(), now) {
+                Decision::Ask(questions) => {
+                    questions.into_iter().for_each(|question| self.answer(question, &mut facts))
+                }
+                Decision::Act(outcome) => {
+                    self.image.status = Some(outcome.status.clone());
+                    self.jobs.retain(|job| !outcome.delete.iter().any(|deleted| deleted.uid == job.uid));
+                    for run in &outcome.start {
+                        self.jobs.push(JobFact {
+                            name: format!("{}-{}", run.stage, run.attempt),
+                            uid: format!("{}-{}-{}", run.stage, run.key, run.attempt),
+                            stage: run.stage.clone(),
+                            key: run.key.to_string(),
+                            attempt: run.attempt,
+                            deleting: false,
+                            state: JobState::Running,
+                        });
+                    }
+                    return *outcome;
+                }
+            }
+        }
+        panic!("asked without end: {:?}", self.asked);
+    }
+
+    fn answer(&mut self, question: Question, facts: &mut Facts) {
+        self.asked.push(question.clone());
+        match question {
+            Question::Revision => facts.revision = Some(self.revision.clone()),
+            Question::CredentialHost => facts.credential_host = Some(Ok(None)),
+            Question::Image(reference) => drop(facts.images.insert(reference, self.images.clone())),
+            Question::Record(key) => {
+                let known = self.cached.as_ref().is_none_or(|cached| cached.contains(&key));
+                facts.records.insert(key, Ok(known.then(artifact)));
+            }
+            Question::Adopt { artifact: digest, .. } => drop(facts.adopted.insert(digest, Ok(artifact()))),
+            Question::Slot => facts.slot = Some(self.slot.clone()),
+            Question::Publish(_) => facts.published = Some(self.published.clone()),
+        }
+    }
+
+    fn set_job(&mut self, state: JobState) {
+        self.jobs.last_mut().unwrap().state = state;
+    }
+
+    fn asked_for(&self, wanted: impl Fn(&Question) -> bool) -> bool {
+        self.asked.iter().any(wanted)
+    }
+
+    fn ready(&self) -> (String, String) {
+        let ready = find(&self.image.status.as_ref().unwrap().conditions, READY).unwrap();
+        (ready.status.clone(), ready.reason.clone())
+    }
+
+    fn has(&self, type_: &str) -> bool {
+        find(&self.image.status.as_ref().unwrap().conditions, type_).is_some()
+    }
+
+    fn status(&self) -> &Status {
+        self.image.status.as_ref().unwrap()
+    }
+
+    /// A world whose image is built.
+    fn built() -> Self {
+        let mut world = Self::new();
+        world.pass();
+        world.set_job(done());
+        world.pass();
+        assert_eq!(world.ready(), ("True".into(), "Succeeded".into()));
+        world
+    }
+}
+
+fn layer() -> Layer {
+    Layer {
+        media_type: crate::domain::image::LAYER_TYPE.into(),
+        digest: Digest::of(b"layer"),
+        compressed_size: 800_000,
+        diff_id: Digest::of(b"unpacked"),
+        size: 1_830_000,
+    }
+}
+
+fn artifact() -> Artifact {
+    let report = OutputReport {
+        diff_id: layer().diff_id,
+        size: layer().size,
+        file_count: 1,
+        largest_files: vec![FileSize { path: "/app".into(), size: layer().size }],
+    };
+    Artifact { digest: Digest::of(b"artifact"), layers: vec![layer()], outputs: vec![report] }
+}
+
+fn done() -> JobState {
+    JobState::Done(AgentMessage {
+        artifact: Some(Digest::of(b"artifact")),
+        source: Some(Digest::of(b"tree")),
+        ..AgentMessage::default()
+    })
+}
+
+fn failure(reason: Reason, transient: bool, at: i64) -> JobState {
+    JobState::Failed(JobFailure {
+        reason,
+        message: "it failed".into(),
+        exit_code: Some(3),
+        log_tail: Some("one\ntwo".into()),
+        transient,
+        at: Some(Timestamp::from_second(at).unwrap()),
+    })
+}
+
+fn trouble(reason: Reason) -> Trouble {
+    Trouble { reason, message: "words".into() }
+}
+
+#[test]
+fn a_new_resource_is_resolved_and_started_in_one_pass() {
+    let mut world = World::new();
+    let outcome = world.pass();
+    assert_eq!(world.asked.iter().filter(|q| matches!(q, Question::Revision | Question::Image(_))).count(), 2);
+    assert_eq!(outcome.start.len(), 1);
+    assert!(outcome.holds_slot);
+    assert_eq!(world.ready(), ("False".into(), "Building".into()));
+    assert!(world.has(RECONCILING) && !world.has(STALLED));
+    assert_eq!(world.status().observed_generation, 1);
+    let progress = world.status().progress.clone().unwrap();
+    assert_eq!((progress.reason, progress.revision.as_deref()), (BuildReason::Created, Some(COMMIT)));
+}
+
+#[test]
+fn a_running_stage_asks_nothing_of_any_server() {
+    let mut world = World::new();
+    world.pass();
+    let outcome = world.pass();
+    assert_eq!(world.asked, []);
+    assert!(outcome.start.is_empty() && outcome.delete.is_empty());
+    assert_eq!(world.status().stages[0].state, StageState::Running);
+}
+
+#[test]
+fn a_finished_stage_is_adopted_and_the_image_pushed() {
+    let mut world = World::new();
+    world.pass();
+    world.set_job(done());
+    let outcome = world.pass();
+    assert!(world.asked_for(|q| matches!(q, Question::Adopt { keys, .. } if keys.len() == 2)));
+    assert_eq!(outcome.delete.len(), 1);
+    assert!(!outcome.holds_slot);
+    let status = world.status();
+    let image = status.image.clone().unwrap();
+    assert_eq!(image.display_size, "1.83MB");
+    assert_eq!(status.builder_display_size.as_deref(), Some("770MB"));
+    assert_eq!(status.base.as_ref().unwrap().display_name, "scratch");
+    assert_eq!(image.reference, format!("registry.example.com/app@{}", Digest::of(b"image")));
+    assert_eq!(status.history.len(), 1);
+    assert_eq!(status.progress, None);
+    assert!(!world.has(RECONCILING) && !world.has(STALLED));
+    assert_eq!(outcome.events.len(), 1);
+}
+
+#[test]
+fn a_known_artifact_starts_no_pod() {
+    let mut world = World::new();
+    world.cached = None;
+    let outcome = world.pass();
+    assert!(outcome.start.is_empty());
+    assert!(!world.asked_for(|q| matches!(q, Question::Slot)));
+    assert_eq!(world.ready().1, "Succeeded");
+    assert_eq!(world.status().stages[0].state, StageState::Cached);
+}
+
+#[test]
+fn a_touched_resource_does_nothing() {
+    let mut world = World::built();
+    world.annotate("note", "touched");
+    let before = world.status().clone();
+    let outcome = world.pass();
+    assert_eq!(world.asked, []);
+    assert_eq!(outcome.status, before);
+    assert!(outcome.requeue.is_some_and(|wait| wait > Duration::from_secs(500)));
+}
+
+#[test]
+fn a_poll_that_finds_nothing_new_changes_only_the_time() {
+    let mut world = World::built();
+    let before = world.status().clone();
+    world.now += 3600;
+    let outcome = world.pass();
+    assert_eq!(world.asked.len(), 2);
+    assert!(outcome.start.is_empty() && outcome.events.is_empty());
+    let after = world.status().clone();
+    assert_ne!(after.last_check_time, before.last_check_time);
+    assert_eq!(Status { last_check_time: before.last_check_time.clone(), ..after }, before);
+}
+
+#[test]
+fn what_a_poll_finds_is_the_reason_of_the_build() {
+    let mut world = World::built();
+    world.now += 3600;
+    world.revision = Ok("f".repeat(40));
+    assert_eq!(world.pass().start.len(), 1);
+    assert_eq!(world.status().progress.as_ref().unwrap().reason, BuildReason::SourceChanged);
+    assert!(world.status().image.is_some());
+
+    let mut world = World::built();
+    world.now += 3600;
+    world.images.as_mut().unwrap().manifest_digest = Digest::of(b"newer");
+    assert_eq!(world.pass().start.len(), 1);
+    assert_eq!(world.status().progress.as_ref().unwrap().reason, BuildReason::BuilderChanged);
+}
+
+#[test]
+fn a_pinned_build_is_never_polled() {
+    let mut world = World::new()
+        .with_spec("/source/git/ref", json!({"commit": COMMIT}))
+        .with_spec("/stages/0/image", json!(format!("golang@{}", Digest::of(b"builder"))));
+    world.pass();
+    assert!(!world.asked_for(|q| matches!(q, Question::Revision)));
+    world.set_job(done());
+    world.pass();
+    world.now += 1_000_000;
+    assert_eq!(world.pass().requeue, None);
+    assert_eq!(world.asked, []);
+}
+
+#[test]
+fn a_changed_spec_replaces_the_running_build() {
+    let mut world = World::new();
+    world.pass();
+    world.change_spec("/stages/0/run", json!("make other"));
+    let outcome = world.pass();
+    assert_eq!((outcome.start.len(), outcome.delete.len()), (1, 1));
+    assert_eq!(outcome.status.progress.unwrap().reason, BuildReason::SpecChanged);
+}
+
+#[test]
+fn a_late_result_of_an_old_spec_is_never_pushed() {
+    let mut world = World::new();
+    world.pass();
+    world.set_job(done());
+    world.change_spec("/stages/0/run", json!("make other"));
+    let outcome = world.pass();
+    assert!(!world.asked_for(|q| matches!(q, Question::Adopt { .. } | Question::Publish(_))));
+    assert_eq!((outcome.start.len(), outcome.delete.len()), (1, 1));
+}
+
+#[test]
+fn a_change_that_leaves_a_stage_as_it_is_keeps_its_pod() {
+    let mut world = World::new();
+    world.pass();
+    world.change_spec("/image/command", json!(["/app"]));
+    let outcome = world.pass();
+    assert!(outcome.start.is_empty() && outcome.delete.is_empty());
+}
+
+#[test]
+fn a_failed_step_stalls_with_its_words_and_keeps_its_pod() {
+    let mut world = World::built();
+    world.change_spec("/stages/0/run", json!("exit 3"));
+    world.pass();
+    world.set_job(failure(Reason::StageFailed, false, world.now));
+    let outcome = world.pass();
+    assert_eq!(world.ready(), ("False".into(), "StageFailed".into()));
+    assert!(world.has(STALLED) && !world.has(RECONCILING));
+    assert!(outcome.delete.is_empty());
+    let status = world.status();
+    assert!(status.image.is_some(), "the last good image stays");
+    assert_eq!(status.stages[0].exit_code, Some(3));
+    assert_eq!(status.stages[0].log_tail.as_deref(), Some("one\ntwo"));
+    let message = &find(&status.conditions, READY).unwrap().message;
+    assert_eq!(message, "stage build failed with exit code 3: it failed; last lines: one | two");
+    assert!(outcome.events[0].warning);
+    let again = world.pass();
+    assert!(again.start.is_empty() && again.delete.is_empty());
+    assert_eq!(world.asked, []);
+}
+
+#[test]
+fn an_interruption_is_tried_again_and_then_no_more() {
+    let mut world = World::new();
+    world.pass();
+    for attempt in 1..=3 {
+        world.set_job(failure(Reason::BuildInterrupted, true, world.now));
+        let waiting = world.pass();
+        assert!(waiting.start.is_empty() && waiting.requeue.is_some(), "{attempt}");
+        world.now += 300;
+        let retried = world.pass();
+        assert_eq!(retried.start[0].attempt, attempt);
+        let failed = world.jobs.iter().filter(|job| matches!(job.state, JobState::Failed(_))).count();
+        assert!(failed <= 1);
+    }
+    world.set_job(failure(Reason::BuildInterrupted, true, world.now));
+    world.pass();
+    assert_eq!(world.ready(), ("False".into(), "BuildInterrupted".into()));
+    assert!(world.has(STALLED));
+}
+
+#[test]
+fn a_request_builds_again_after_a_failure() {
+    let mut world = World::new();
+    world.pass();
+    world.set_job(failure(Reason::StageFailed, false, world.now));
+    world.pass();
+    world.annotate(REQUESTED_AT, "1");
+    let outcome = world.pass();
+    assert_eq!((outcome.start.len(), outcome.delete.len()), (1, 1));
+    assert_eq!(outcome.start[0].attempt, 1);
+    assert_eq!(world.status().last_handled_requested_at.as_deref(), Some("1"));
+    assert!(world.pass().start.is_empty(), "a request counts once");
+}
+
+#[test]
+fn a_request_with_nothing_changed_starts_no_pod() {
+    let mut world = World::built();
+    world.cached = None;
+    world.annotate(REQUESTED_AT, "1");
+    let outcome = world.pass();
+    assert!(outcome.start.is_empty());
+    assert!(world.asked_for(|q| matches!(q, Question::Revision)));
+    assert_eq!(world.status().last_build.as_ref().unwrap().reason, BuildReason::Requested);
+}
+
+#[test]
+fn a_request_without_cache_runs_every_stage_and_replaces_what_was_cached() {
+    let mut world = World::built();
+    let ordinary = world.status().stages[0].key.clone().unwrap();
+    world.annotate(NO_CACHE_REQUESTED_AT, "1");
+    let outcome = world.pass();
+    assert_eq!(outcome.start.len(), 1);
+    assert!(outcome.start[0].task.no_cache);
+    world.set_job(done());
+    world.pass();
+    let adopted = world.asked.iter().find_map(|question| match question {
+        Question::Adopt { keys, .. } => Some(keys.iter().map(ToString::to_string).collect::<Vec<_>>()),
+        _ => None,
+    });
+    assert!(adopted.unwrap().contains(&ordinary));
+}
+
+#[test]
+fn an_invalid_spec_stalls_at_once_and_ends_what_runs() {
+    let mut world = World::new();
+    world.pass();
+    world.change_spec("/image/copy/0/from", json!("biuld"));
+    let outcome = world.pass();
+    assert_eq!(outcome.delete.len(), 1);
+    assert_eq!(world.ready(), ("False".into(), "InvalidSpec".into()));
+    assert!(world.has(STALLED));
+    assert_eq!(world.status().observed_generation, 2);
+}
+
+#[test]
+fn wrong_credentials_are_tried_again_by_themselves() {
+    let mut world = World::new();
+    world.images = Err(trouble(Reason::RegistryAccessDenied));
+    let outcome = world.pass();
+    assert_eq!(outcome.requeue, Some(Duration::from_secs(30)));
+    assert_eq!(world.ready(), ("False".into(), "RegistryAccessDenied".into()));
+    assert!(world.has(RECONCILING) && !world.has(STALLED));
+    world.now += 10;
+    assert_eq!(world.pass().requeue, Some(Duration::from_secs(20)));
+    assert_eq!(world.asked, []);
+    world.now += 20;
+    assert_eq!(world.pass().requeue, Some(Duration::from_secs(60)));
+    world.images = World::new().images;
+    world.now += 60;
+    assert_eq!(world.pass().start.len(), 1);
+}
+
+#[test]
+fn a_push_that_fails_does_not_run_stages_again() {
+    let mut world = World::new();
+    world.published = Err(trouble(Reason::RegistryUnavailable));
+    world.pass();
+    world.set_job(done());
+    let outcome = world.pass();
+    assert_eq!(world.ready().1, "RegistryUnavailable");
+    assert!(outcome.delete.is_empty());
+    world.published = World::new().published;
+    world.now += 5;
+    let outcome = world.pass();
+    assert!(outcome.start.is_empty());
+    assert_eq!(world.ready().1, "Succeeded");
+}
+
+#[test]
+fn an_image_that_does_not_exist_stalls() {
+    let mut world = World::new();
+    world.images = Err(trouble(Reason::ImageNotFound));
+    world.pass();
+    assert_eq!(world.ready(), ("False".into(), "ImageNotFound".into()));
+    assert!(world.has(STALLED));
+    world.now += 3600;
+    world.images = World::new().images;
+    assert_eq!(world.pass().start.len(), 1, "the next poll finds it");
+}
+
+#[test]
+fn a_full_queue_is_a_reason() {
+    let mut world = World::new();
+    world.slot = Slot::Queued("20 of 20 builds run in the cluster".into());
+    let outcome = world.pass();
+    assert!(outcome.start.is_empty() && !outcome.holds_slot);
+    assert_eq!(world.ready(), ("False".into(), "Queued".into()));
+    world.slot = Slot::Granted;
+    assert_eq!(world.pass().start.len(), 1);
+}
+
+#[test]
+fn waits_of_pods_are_reasons() {
+    let mut world = World::new();
+    world.pass();
+    world.set_job(JobState::Waiting { reason: Reason::QuotaExceeded, message: "exceeded quota".into() });
+    let outcome = world.pass();
+    assert_eq!(world.ready(), ("False".into(), "QuotaExceeded".into()));
+    assert!(outcome.requeue.is_some());
+    assert_eq!(world.status().stages[0].state, StageState::Waiting);
+}
+
+#[test]
+fn suspending_ends_the_build_and_keeps_the_image() {
+    let mut world = World::built();
+    world.change_spec("/stages/0/run", json!("make other"));
+    world.pass();
+    world.change_spec("/suspend", json!(true));
+    let outcome = world.pass();
+    assert_eq!((outcome.start.len(), outcome.delete.len(), outcome.requeue), (0, 1, None));
+    assert!(world.status().image.is_some());
+    assert!(!world.has(RECONCILING));
+    world.change_spec("/suspend", json!(false));
+    assert_eq!(world.pass().start.len(), 1);
+}
+
+#[test]
+fn independent_stages_run_side_by_side_and_a_dependent_one_waits() {
+    let stage =
+        |name: &str, copy: Value| json!({"name": name, "image": "b", "copySource": false, "copy": copy, "run": name});
+    let take =
+        |from: &str| json!({"from": from, "source": "/workspace/x", "destination": format!("/workspace/{from}")});
+    let mut world = World::new().with_spec(
+        "/stages",
+        json!([stage("a", json!([])), stage("b", json!([])), stage("build", json!([take("a"), take("b")]))]),
+    );
+    let outcome = world.pass();
+    assert_eq!(
+        outcome.start.iter().map(|run| run.stage.as_str()).collect::<Vec<_>>(),
+        ["a", "b"],
+        "{:?} {:#?}",
+        world.asked,
+        world.status().stages
+    );
+    assert_eq!(world.status().stages[2].state, StageState::Pending);
+    world.jobs.iter_mut().for_each(|job| job.state = done());
+    let outcome = world.pass();
+    assert_eq!(outcome.start.len(), 1);
+    assert_eq!(outcome.start[0].task.inputs.len(), 2);
+}
+
+#[test]
+fn history_is_bounded() {
+    let mut world = World::built();
+    world.cached = None;
+    for request in 0..30 {
+        world.annotate(REQUESTED_AT, &request.to_string());
+        world.pass();
+    }
+    assert_eq!(world.status().history.len(), 10);
+    assert!(serde_json::to_vec(world.status()).unwrap().len() < 16 * 1024);
+}

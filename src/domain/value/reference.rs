@@ -84,13 +84,12 @@ impl Reference {
         self.digest
     }
 
-    /// What a registry is asked for: the digest, else the tag, else `latest`.
+    /// What a registry is asked for: the digest, else the tag.
     #[must_use]
     pub fn manifest_name(&self) -> String {
         match (&self.digest, &self.tag) {
             (Some(digest), _) => digest.to_string(),
-            (None, Some(tag)) => tag.clone(),
-            (None, None) => "latest".into(),
+            (None, tag) => tag.clone().unwrap_or_default(),
         }
     }
 
@@ -146,6 +145,7 @@ impl FromStr for Reference {
             check_tag(tag).map_err(refuse)?;
         }
         let repository = name.parse().map_err(|error: ParseReferenceError| refuse(error.problem))?;
+        let tag = tag.or(digest.is_none().then_some("latest"));
         Ok(Self { repository, tag: tag.map(str::to_owned), digest })
     }
 }
@@ -215,13 +215,8 @@ impl fmt::Debug for Repository {
 impl fmt::Display for Reference {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.repository, formatter)?;
-        match (&self.tag, &self.digest) {
-            (None, None) => formatter.write_str(":latest"),
-            (tag, digest) => {
-                tag.as_ref().map_or(Ok(()), |tag| write!(formatter, ":{tag}"))?;
-                digest.as_ref().map_or(Ok(()), |digest| write!(formatter, "@{digest}"))
-            }
-        }
+        self.tag.as_ref().map_or(Ok(()), |tag| write!(formatter, ":{tag}"))?;
+        self.digest.as_ref().map_or(Ok(()), |digest| write!(formatter, "@{digest}"))
     }
 }
 
@@ -286,6 +281,14 @@ mod tests {
             "a___b",
         ] {
             assert!(text.parse::<Reference>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_out_is_the_same_reference() {
+        for text in ["golang", "golang:1", "gcr.io/x"] {
+            let reference: Reference = text.parse().unwrap();
+            assert_eq!(reference.to_string().parse::<Reference>().unwrap(), reference, "{text}");
         }
     }
 
