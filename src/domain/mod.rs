@@ -1,5 +1,6 @@
 //! Decisions as pure functions: no async, no files, no network, no clock, no Kubernetes client.
 
+pub mod archive;
 pub mod artifact;
 pub mod git;
 pub mod recipe;

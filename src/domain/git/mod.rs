@@ -11,8 +11,8 @@ pub use modules::{Submodule, parse_modules, submodule_url};
 pub use object::{EntryKind, TreeEntry, commit_tree, is_lfs_pointer, tree_entries};
 pub use packet::{Packet, PacketError, PacketReader};
 pub use protocol::{
-    Advertisement, FetchEvent, FetchReader, GitRef, Ref, RemoteRefusal, Version, fetch_request, find_ref, ls_refs_request,
-    parse_ref_line,
+    Advertisement, FetchEvent, FetchReader, GitRef, Ref, RemoteRefusal, Version, fetch_request, find_ref,
+    ls_refs_request, parse_ref_line,
 };
 
 /// The SHA-1 of a Git object, written as 40 lower-case hex digits.
@@ -95,7 +95,8 @@ impl FromStr for RefName {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         // git help check-ref-format. Line breaks and NUL matter most: they would end the packet's line.
         let bad_char = |c: char| c.is_control() || " ~^:?*[\\".contains(c);
-        let bad_part = |part: &str| part.is_empty() || part.starts_with('.') || part.to_ascii_lowercase().ends_with(".lock");
+        let bad_part =
+            |part: &str| part.is_empty() || part.starts_with('.') || part.to_ascii_lowercase().ends_with(".lock");
         let bad = text.len() > 500
             || text == "@"
             || text.contains("..")

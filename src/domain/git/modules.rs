@@ -27,7 +27,9 @@ pub fn parse_modules(content: &[u8]) -> BTreeMap<RelativePath, Submodule> {
             }
             continue;
         }
-        let Some((key, value)) = line.split_once('=').filter(|_| inside && !line.starts_with(['#', ';'])) else { continue };
+        let Some((key, value)) = line.split_once('=').filter(|_| inside && !line.starts_with(['#', ';'])) else {
+            continue;
+        };
         if let Some(section) = sections.last_mut() {
             section.insert(key.trim().to_ascii_lowercase(), config_value(value.trim()));
         }

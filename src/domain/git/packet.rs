@@ -36,7 +36,7 @@ impl PacketReader {
     }
 
     /// The next whole packet; none until more is pushed.
-    pub fn next(&mut self) -> Result<Option<Packet>, PacketError> {
+    pub fn next_packet(&mut self) -> Result<Option<Packet>, PacketError> {
         let Some(head) = self.buffer.get(..4) else { return Ok(None) };
         if !head.iter().all(u8::is_ascii_hexdigit) {
             return Err(PacketError);
@@ -82,7 +82,7 @@ mod tests {
         for text in ["0003", "fff1", "+00a", "HTTP", "000\n"] {
             let mut reader = PacketReader::default();
             reader.push(text.as_bytes());
-            assert_eq!(reader.next(), Err(PacketError), "{text}");
+            assert_eq!(reader.next_packet(), Err(PacketError), "{text}");
         }
     }
 
@@ -98,7 +98,7 @@ mod tests {
             let mut seen = Vec::new();
             for piece in stream.chunks(cut) {
                 reader.push(piece);
-                while let Some(packet) = reader.next().unwrap() {
+                while let Some(packet) = reader.next_packet().unwrap() {
                     seen.push(packet);
                 }
             }

@@ -65,7 +65,9 @@ pub enum RemoteRefusal {
 impl RemoteRefusal {
     fn of(message: &[u8]) -> Self {
         let said = |words: &[u8]| message.windows(words.len()).any(|window| window == words);
-        if said(b"not our ref") || said(b"unadvertised object") { Self::NotOurRef } else { Self::Other }
+        // git's upload-pack twice, then JGit's (Gerrit, Bitbucket).
+        let words: [&[u8]; 3] = [b"not our ref", b"unadvertised object", b"not valid"];
+        if words.into_iter().any(said) { Self::NotOurRef } else { Self::Other }
     }
 }
 
@@ -103,7 +105,10 @@ impl Advertisement {
                     self.first_seen = true;
                 }
                 let (id, name) = reference.split_once(' ')?;
-                self.add_ref(id.parse().ok()?, name);
+                // The longer names of SHA-256 are no reason to call the answer malformed: it says what it is.
+                if self.is_sha1() {
+                    self.add_ref(id.parse().ok()?, name);
+                }
             }
             // A reference whose name is not UTF-8 cannot be asked for.
             None => {}
@@ -124,6 +129,17 @@ impl Advertisement {
     /// Whether the server has this capability, by itself or with a value.
     pub fn has(&self, name: &str) -> bool {
         self.capabilities.iter().any(|capability| capability.split('=').next() == Some(name))
+    }
+
+    /// Whether a commit can be had without its history.
+    pub fn can_be_shallow(&self) -> bool {
+        match self.version {
+            Version::Zero => self.has("shallow"),
+            Version::Two => {
+                let features = self.capabilities.iter().find_map(|line| line.strip_prefix("fetch="));
+                features.is_some_and(|features| features.split(' ').any(|feature| feature == "shallow"))
+            }
+        }
     }
 
     /// Whether objects are named by SHA-1. Git's SHA-256 repositories are not supported.
@@ -147,7 +163,10 @@ pub fn find_ref(refs: &[Ref], wanted: &GitRef) -> Option<Commit> {
         GitRef::Commit(commit) => return Some(*commit),
         GitRef::Head | GitRef::Branch(_) | GitRef::Tag(_) => wanted.full_name()?,
     };
-    refs.iter().find(|found| found.name == name).map(|found| found.peeled.unwrap_or(found.id)).filter(|id| !id.is_null())
+    refs.iter()
+        .find(|found| found.name == name)
+        .map(|found| found.peeled.unwrap_or(found.id))
+        .filter(|id| !id.is_null())
 }
 
 const AGENT: &str = concat!("agent=minimalimage/", env!("CARGO_PKG_VERSION"));
@@ -268,5 +287,4 @@ impl FetchReader {
 }
 
 #[cfg(test)]
-#[path = "protocol_tests.rs"]
 mod tests;

@@ -99,3 +99,14 @@ fn close_names_are_suggested() {
     assert_eq!(close_names("sever", names.into_iter()), ["server"]);
     assert_eq!(close_names("zzzzzz", names.into_iter()), ["cmd", "docs", "server", "web"]);
 }
+
+#[test]
+fn repositories_are_found_again_behind_redirects() {
+    let url = SourceUrl::parse("https://h/a/b.git/?x=1").unwrap();
+    let refs = url.further("info/refs", Some("service=x"));
+    assert_eq!(refs.as_url().as_str(), "https://h/a/b.git/info/refs?service=x");
+    assert_eq!(refs.nearer("info/refs").unwrap().as_url().as_str(), "https://h/a/b.git");
+    assert_eq!(url.nearer("info/refs"), None);
+    assert_eq!(url.redirect("/c").unwrap().to_string(), "https://h/c");
+    assert!(url.is_downgrade(&SourceUrl::parse("http://h/a").unwrap()));
+}

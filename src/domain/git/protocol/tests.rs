@@ -33,7 +33,10 @@ fn version_0_lists_refs_with_peeled_tags_and_drops_what_is_no_branch_or_tag() {
     ]);
     assert_eq!(heard.version, Version::Zero);
     assert!(heard.has("shallow") && heard.has("symref") && !heard.has("HEAD"));
-    assert_eq!(heard.refs.iter().map(|found| &found.name[..]).collect::<Vec<_>>(), ["HEAD", "refs/heads/main", "refs/tags/v1"]);
+    assert_eq!(
+        heard.refs.iter().map(|found| &found.name[..]).collect::<Vec<_>>(),
+        ["HEAD", "refs/heads/main", "refs/tags/v1"]
+    );
     assert_eq!(find_ref(&heard.refs, &GitRef::Tag("v1".parse().unwrap())), Some(id(ONE)));
     assert_eq!(find_ref(&heard.refs, &GitRef::Branch("other".parse().unwrap())), None);
 }
@@ -92,9 +95,8 @@ fn packs_are_taken_from_band_one_until_the_end() {
 
 #[test]
 fn refusals_are_told_apart_without_keeping_words() {
-    let refused = |text: &'static str| {
-        FetchReader::new(Version::Two).take(Packet::Data(Bytes::from_static(text.as_bytes())))
-    };
+    let refused =
+        |text: &'static str| FetchReader::new(Version::Two).take(Packet::Data(Bytes::from_static(text.as_bytes())));
     assert_eq!(refused("ERR upload-pack: not our ref 11"), Some(FetchEvent::Refused(RemoteRefusal::NotOurRef)));
     assert_eq!(refused("ERR access denied"), Some(FetchEvent::Refused(RemoteRefusal::Other)));
 }
