@@ -5,7 +5,7 @@ use std::{io::Write as _, path::Path, time::Duration};
 use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
 use reqwest::{
-    Client, Method, Response,
+    Client, Method, Request, Response,
     header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION},
 };
 
@@ -93,17 +93,18 @@ impl Session<'_> {
         headers: &HeaderMap,
         body: Bytes,
     ) -> Result<Response, SourceError> {
-        let mut request = self.http.request(method, url.as_url().clone()).headers(headers.clone());
+        let mut request = Request::new(method, url.as_url().clone());
+        request.headers_mut().clone_from(headers);
         if !body.is_empty() {
-            request = request.body(body);
+            *request.body_mut() = Some(body.into());
         }
         // Looked up for every request anew, so that a redirect to another server goes without.
         let authorization = self.credential.and_then(|credential| credential.authorization_for(url, self.purpose));
         if let Some(mut value) = authorization.and_then(|value| HeaderValue::from_str(value.expose()).ok()) {
             value.set_sensitive(true);
-            request = request.header(AUTHORIZATION, value);
+            request.headers_mut().insert(AUTHORIZATION, value);
         }
-        match tokio::time::timeout(PATIENCE, request.send()).await {
+        match tokio::time::timeout(PATIENCE, self.http.execute(request)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(SourceError::Unreachable { url: url.clone(), source: error.without_url() }),
             Err(_) => Err(silent(url)),
