@@ -1,1 +1,3 @@
 //! Thin effects: they act on what the domain decided and report facts.
+
+pub mod source;

@@ -96,7 +96,9 @@ impl World {
         for _ in 0..20 {
             match decide(&self.image, &facts, &Settings::default(), now) {
                 Decision::Ask(questions) => {
-                    questions.into_iter().for_each(|question| self.answer(question, &mut facts))
+                    for question in questions {
+                        self.answer(question, &mut facts);
+                    }
                 }
                 Decision::Act(outcome) => {
                     self.image.status = Some(outcome.status.clone());

@@ -43,7 +43,7 @@ impl Context<'_> {
     pub(super) fn spec(&self) -> PodSpec {
         let agent = self.agent();
         let build = self.stage.image.is_some().then(|| self.build());
-        let installer = (self.settings.init_container && build.is_some()).then(|| self.installer(&agent));
+        let installer = (self.settings.init_container && build.is_some()).then(|| installer(&agent));
         let stage = self.stage.settings.as_ref();
         let mut node_selector = stage.map(|stage| stage.node_selector.clone()).unwrap_or_default();
         node_selector.insert("kubernetes.io/arch".into(), self.plan.platform.architecture.clone());
@@ -123,17 +123,6 @@ impl Context<'_> {
         }
     }
 
-    /// The slower form: an init container that does what the postStart hook does.
-    fn installer(&self, agent: &Container) -> Container {
-        Container {
-            name: "install".into(),
-            command: Some(vec![agent_binary(), "agent".into(), "install".into()]),
-            lifecycle: None,
-            volume_mounts: Some(vec![mount("shared", SHARED_DIR, false)]),
-            ..agent.clone()
-        }
-    }
-
     fn build(&self) -> Container {
         let image = self.stage.image.as_ref().zip(self.run.task.recipe.image);
         let image = image.map(|(reference, digest)| reference.repository().pinned(digest).to_string());
@@ -207,6 +196,17 @@ impl Context<'_> {
             ..Volume::default()
         }));
         volumes
+    }
+}
+
+/// The slower form: an init container that does what the postStart hook does.
+fn installer(agent: &Container) -> Container {
+    Container {
+        name: "install".into(),
+        command: Some(vec![agent_binary(), "agent".into(), "install".into()]),
+        lifecycle: None,
+        volume_mounts: Some(vec![mount("shared", SHARED_DIR, false)]),
+        ..agent.clone()
     }
 }
 

@@ -19,7 +19,7 @@ use super::{
     duration, mode, owner,
 };
 
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3600);
+const DEFAULT_TIMEOUT: Duration = Duration::from_hours(1);
 /// Every stage sees this time instead of none, so that tools which honour it give the same bytes twice.
 const SOURCE_DATE_EPOCH: (&str, &str) = ("SOURCE_DATE_EPOCH", "0");
 
