@@ -1,1 +1,4 @@
 //! Thin effects: they act on what the domain decided and report facts.
+
+pub mod net;
+pub mod registry;
