@@ -1,5 +1,8 @@
 //! The registry client against a registry in memory that can misbehave.
 
+// Helpers outside of test functions, which clippy's exemption does not reach.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 #[path = "support/registry.rs"]
 mod support;
 

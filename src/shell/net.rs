@@ -27,9 +27,9 @@ use crate::domain::{
 
 const CONNECT: Duration = Duration::from_secs(10);
 /// How long an answer may take to begin, and a body to go on.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 /// The same for requests with large bodies: a registry may store all of it before it answers.
-const IDLE_UPLOAD: Duration = Duration::from_secs(300);
+const IDLE_UPLOAD: Duration = Duration::from_mins(5);
 
 /// The one kind of http client. Cheap to clone; clones share connections.
 #[derive(Clone)]

@@ -1,6 +1,8 @@
 //! A small OCI registry in memory, on loopback, with faults to order and a record of every request.
 // Each test file uses its own part of this one.
 #![allow(dead_code)]
+// A file of helpers is no test in the eyes of clippy.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::{
     collections::{BTreeMap, BTreeSet},

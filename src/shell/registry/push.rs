@@ -149,7 +149,7 @@ impl Client {
     /// When it is not accessible, or the registry does not delete.
     pub async fn delete_manifest(&self, repository: &Repository, digest: Digest) -> Result<bool, RegistryError> {
         let endpoint = self.endpoint(repository)?;
-        let access = self.access(&endpoint, Scope::delete(repository), repository.pinned(digest));
+        let access = self.access(&endpoint, Scope::delete(repository), &repository.pinned(digest));
         let call = Call::new(Method::DELETE, endpoint.url(&format!("manifests/{digest}"), &access.what)?);
         let response = self.send(&endpoint, &access, &call).await?;
         match response.status() {

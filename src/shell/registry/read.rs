@@ -89,7 +89,7 @@ impl Client {
         scope: Scope,
     ) -> Result<bool, RegistryError> {
         let endpoint = self.endpoint(repository)?;
-        let access = self.access(&endpoint, scope, repository.pinned(digest));
+        let access = self.access(&endpoint, scope, &repository.pinned(digest));
         let call = Call::new(Method::HEAD, endpoint.url(&format!("blobs/{digest}"), &access.what)?);
         let response = self.send(&endpoint, &access, &call).await?;
         match response.status() {

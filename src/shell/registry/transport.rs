@@ -117,7 +117,7 @@ impl Client {
         Ok(endpoints)
     }
 
-    pub(super) fn access(&self, endpoint: &Endpoint, scope: Scope, what: impl ToString) -> Access {
+    pub(super) fn access(&self, endpoint: &Endpoint, scope: Scope, what: &dyn ToString) -> Access {
         Access {
             host: endpoint.repository.registry().to_owned(),
             credential: self.keychain.find(&endpoint.repository).cloned(),

@@ -316,7 +316,8 @@ async fn status(destination: &Destination, session: &Session) -> Result<Option<S
             location: location(&response).unwrap_or_else(|| session.location.clone()),
             offset: range_end(&response).unwrap_or(0),
         })),
-        // Forgotten, or a registry that does not tell.
+        // Forgotten, or a registry that does not tell. The CNCF distribution (2.8) answers 404 after any half chunk: its
+        // locations are valid for one offset only.
         _ => Ok(None),
     }
 }
