@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod artifact;
+pub mod credentials;
 pub mod decide;
 pub mod git;
 pub mod image;

@@ -26,6 +26,33 @@ impl Platform {
     pub fn linux(architecture: &str) -> Self {
         Self { os: "linux".into(), architecture: architecture.into(), variant: None }
     }
+
+    /// How well an image for `offered` runs on this platform: 0 is exact, more is an older variant; none when it does
+    /// not run. A missing variant means the usual one: arm/v7, arm64/v8, amd64/v1.
+    #[must_use]
+    pub fn rank(&self, offered: &Self) -> Option<u32> {
+        if self.os != offered.os || self.architecture != offered.architecture {
+            return None;
+        }
+        match (self.level(), offered.level()) {
+            (Some(wanted), Some(level)) => wanted.checked_sub(level),
+            _ => (self.variant == offered.variant).then_some(0),
+        }
+    }
+
+    /// The variant as a number, for the architectures whose variants contain one another.
+    fn level(&self) -> Option<u32> {
+        let usual = match self.architecture.as_str() {
+            "arm" => 7,
+            "arm64" => 8,
+            "amd64" => 1,
+            _ => return None,
+        };
+        match &self.variant {
+            None => Some(usual),
+            Some(variant) => variant.strip_prefix('v').unwrap_or(variant).parse().ok(),
+        }
+    }
 }
 
 impl FromStr for Platform {
@@ -76,6 +103,29 @@ mod tests {
         }
         for text in ["linux", "linux/", "Linux/amd64", "a/b/c/d"] {
             assert!(text.parse::<Platform>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn newer_variants_run_older_ones() {
+        for (wanted, offered, rank) in [
+            ("linux/amd64", "linux/amd64", Some(0)),
+            ("linux/amd64", "linux/amd64/v1", Some(0)),
+            ("linux/amd64", "linux/amd64/v3", None),
+            ("linux/amd64/v3", "linux/amd64", Some(2)),
+            ("linux/arm64", "linux/arm64/v8", Some(0)),
+            ("linux/arm64/v8", "linux/arm64", Some(0)),
+            ("linux/arm64", "linux/arm/v7", None),
+            ("linux/arm", "linux/arm/v6", Some(1)),
+            ("linux/arm/v6", "linux/arm/v7", None),
+            ("linux/arm/v7", "linux/arm/v5", Some(2)),
+            ("linux/s390x", "linux/s390x", Some(0)),
+            ("linux/ppc64le", "linux/ppc64le/x", None),
+            ("linux/amd64", "windows/amd64", None),
+            ("linux/amd64", "unknown/unknown", None),
+        ] {
+            let [wanted, offered] = [wanted, offered].map(|text| text.parse::<Platform>().unwrap());
+            assert_eq!(wanted.rank(&offered), rank, "{wanted} {offered}");
         }
     }
 }
