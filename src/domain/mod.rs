@@ -3,8 +3,12 @@
 pub mod archive;
 pub mod artifact;
 pub mod gzip;
+pub mod intake;
 pub mod layer;
+pub mod passwd;
 pub mod recipe;
+pub mod tail;
 pub mod task;
 pub mod tree;
 pub mod value;
+pub mod wire;
