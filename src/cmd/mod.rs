@@ -1,1 +1,4 @@
 //! One file per subcommand: wires domain to shell, reads top to bottom.
+
+pub mod install;
+pub mod wrapper;

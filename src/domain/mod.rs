@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod artifact;
+pub mod environment;
 pub mod gzip;
 pub mod intake;
 pub mod layer;

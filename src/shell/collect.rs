@@ -3,7 +3,7 @@
 use std::{
     ffi::OsStr,
     fs::{self, Metadata},
-    io,
+    io::{self, Read, Write},
     os::unix::{
         ffi::OsStrExt,
         fs::{FileTypeExt, MetadataExt},
@@ -15,8 +15,10 @@ use globset::{GlobBuilder, GlobMatcher};
 
 use super::rooted::{Last, resolve};
 use crate::domain::{
+    layer::LayerWriter,
     recipe::{CopyItem, Parents},
-    tree::{Attributes, Conflict, Content, FileTree, TreePath, TreePathError},
+    tree::{Attributes, Conflict, Content, FileTree, Kind, TreePath, TreePathError},
+    value::Digest,
 };
 
 /// How many names a [`CollectError::Missing`] offers.
@@ -67,6 +69,12 @@ pub enum CollectError {
     /// Two items that contradict each other.
     #[error("unable to put the copies together: {0}")]
     Conflict(#[from] Conflict),
+    /// Whoever takes the archive does not take it, or a file has another size than a moment ago.
+    #[error("failed to write an archive: {source}")]
+    Write {
+        /// Why.
+        source: io::Error,
+    },
     /// The disk says no.
     #[error("failed to read {path}: {source}")]
     Read {
@@ -89,6 +97,26 @@ pub fn collect(
         collector.item(item)?;
     }
     Ok(collector.tree)
+}
+
+/// Writes a collected tree as a layer's archive. A file that changes meanwhile is an error.
+pub fn write(tree: &FileTree<PathBuf>, sink: impl Write) -> Result<Digest, CollectError> {
+    let failed = |source| CollectError::Write { source };
+    let mut writer = LayerWriter::new(sink);
+    let mut buffer = vec![0; 64 * 1024];
+    for (entry, path) in tree.entries() {
+        writer.entry(&entry).map_err(failed)?;
+        let (Kind::File(_), Some(path)) = (&entry.kind, path) else { continue };
+        let mut file = fs::File::open(path).map_err(|source| read(path, source))?;
+        loop {
+            let count = file.read(&mut buffer).map_err(|source| read(path, source))?;
+            if count == 0 {
+                break;
+            }
+            writer.content(buffer.get(..count).unwrap_or_default()).map_err(failed)?;
+        }
+    }
+    writer.finish().map(|(report, _)| report.diff_id).map_err(failed)
 }
 
 struct Collector<'a> {

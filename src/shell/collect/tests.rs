@@ -6,10 +6,7 @@ use std::os::unix::{
 };
 
 use super::*;
-use crate::domain::{
-    recipe::{Destination, Owner},
-    tree::Kind,
-};
+use crate::domain::recipe::{Destination, Owner};
 
 const USER: Owner = Owner { uid: 5, gid: 6 };
 
@@ -146,4 +143,19 @@ fn the_kernels_directories_are_left_out_of_a_whole_container() {
     let root =
         Root::new(&[("proc/1", 0o644), ("run/minimalimage/minimalimage", 0o755), ("run/x", 0o644), ("a", 0o644)]);
     assert_eq!(root.names(&[item("/", "/all/")]), ["/all", "/all/a", "/all/run", "/all/run/x"]);
+}
+
+#[test]
+fn the_same_tree_gives_the_same_digest_whatever_order_it_was_made_in() {
+    let files = [("d/z", 0o644), ("d/a/b", 0o755), ("d/a.b", 0o600), ("d/y", 0o644)];
+    let digest = |root: &Root| {
+        fs::hard_link(root.path("d/z"), root.path("d/0")).unwrap();
+        ["d", "d/a"].iter().for_each(|name| {
+            fs::set_permissions(root.path(name), PermissionsExt::from_mode(0o755)).unwrap();
+        });
+        write(&root.collect(&[item("d", "/d")]).unwrap(), io::sink()).unwrap()
+    };
+    let forwards = digest(&Root::new(&files));
+    let backwards: Vec<_> = files.into_iter().rev().collect();
+    assert_eq!(digest(&Root::new(&backwards)), forwards);
 }
