@@ -79,10 +79,13 @@ fn session(settings: &WrapperSettings, interrupt: &Arc<Interrupt>) -> anyhow::Re
     let finished = settings.socket.with_file_name(FINISHED);
     let channel = Channel::connect(&settings.socket, CONNECT_LIMIT, || finished.exists());
     let Some(mut channel) = channel.context("unable to reach the agent")? else { return Ok(0) };
-    let setup = match channel.receive()? {
-        Frame::End => return Ok(0),
-        Frame::Setup(setup) => setup,
-        _ => bail!(SocketError::Unexpected("before the setup")),
+    let setup = match channel.receive() {
+        Ok(Frame::End) => return Ok(0),
+        Ok(Frame::Setup(setup)) => setup,
+        // The agent ended between our connecting and its looking.
+        Err(SocketError::Gone(_)) if finished.exists() => return Ok(0),
+        Err(error) => bail!(error),
+        Ok(_) => bail!(SocketError::Unexpected("before the setup")),
     };
     if let Some(code) = steps(settings, &setup, &mut channel, interrupt)? {
         return Ok(code);
