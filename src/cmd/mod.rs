@@ -1,1 +1,5 @@
 //! One file per subcommand: wires domain to shell, reads top to bottom.
+
+pub mod agent;
+pub mod install;
+pub mod wrapper;

@@ -1,5 +1,7 @@
 //! Artifacts in the cache repository: their manifest, and the signed record that ties a key to one.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::value::Digest;
@@ -10,6 +12,15 @@ pub const ARTIFACT_TYPE: &str = "application/vnd.minimalimage.artifact.v1";
 pub const ARTIFACT_CONFIG_TYPE: &str = "application/vnd.minimalimage.artifact.config.v1+json";
 /// Media type of a record's `artifactType`.
 pub const RECORD_TYPE: &str = "application/vnd.minimalimage.record.v1";
+/// Media type of a layer.
+pub const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+/// Media type of an artifact's manifest.
+pub const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+/// Bounds on what is read back: registries hold manifests of 4 MiB at most (OCI distribution-spec, "Pushing Manifests").
+const MAX_MANIFEST: usize = 4 << 20;
+const MAX_LAYERS: usize = 1000;
+const DIFF_ID: &str = "dev.minimalimage.diff-id";
+const SIZE: &str = "dev.minimalimage.size";
 
 /// One layer: where its bytes are and what they unpack to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,4 +79,167 @@ pub struct Artifact {
     pub layers: Vec<Layer>,
     /// One report per layer.
     pub outputs: Vec<OutputReport>,
+}
+
+/// Why bytes from a registry are not an artifact.
+#[derive(Debug, thiserror::Error)]
+pub enum ArtifactError {
+    /// Larger than any artifact of ours.
+    #[error("unable to read an artifact with {0}")]
+    TooLarge(&'static str),
+    /// Not the JSON that is expected.
+    #[error("unable to read the {part} of an artifact")]
+    Json {
+        /// Manifest or config.
+        part: &'static str,
+        /// The cause.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// JSON of another kind of thing, or parts that do not belong together.
+    #[error("unable to read an artifact: {0}")]
+    Mismatch(&'static str),
+}
+
+/// An OCI image manifest as artifacts use it (OCI image-spec, manifest.md "Guidelines for Artifact Usage").
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Manifest {
+    schema_version: u32,
+    media_type: String,
+    artifact_type: String,
+    config: Descriptor,
+    layers: Vec<Descriptor>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Descriptor {
+    media_type: String,
+    digest: Digest,
+    size: u64,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<String, String>,
+}
+
+impl ArtifactConfig {
+    /// The config blob.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        // Strings, numbers and lists: cannot fail.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+}
+
+/// The manifest of an artifact with this config blob and these layers: equal content gives equal bytes.
+#[must_use]
+pub fn manifest(config: &[u8], layers: &[Layer]) -> Vec<u8> {
+    let describe = |layer: &Layer| Descriptor {
+        media_type: layer.media_type.clone(),
+        digest: layer.digest,
+        size: layer.compressed_size,
+        annotations: [(DIFF_ID, layer.diff_id.to_string()), (SIZE, layer.size.to_string())]
+            .map(|(key, value)| (key.to_owned(), value))
+            .into(),
+    };
+    let manifest = Manifest {
+        schema_version: 2,
+        media_type: MANIFEST_TYPE.into(),
+        artifact_type: ARTIFACT_TYPE.into(),
+        config: Descriptor {
+            media_type: ARTIFACT_CONFIG_TYPE.into(),
+            digest: Digest::of(config),
+            size: config.len() as u64,
+            annotations: BTreeMap::new(),
+        },
+        layers: layers.iter().map(describe).collect(),
+    };
+    serde_json::to_vec(&manifest).unwrap_or_default()
+}
+
+/// Digest and size of the config blob that a manifest names, so that it can be fetched.
+pub fn config_of(manifest: &[u8]) -> Result<(Digest, u64), ArtifactError> {
+    parse_manifest(manifest).map(|manifest| (manifest.config.digest, manifest.config.size))
+}
+
+/// The artifact that a manifest and its config blob describe. Both come from outside and are checked against each other.
+pub fn parse(manifest: &[u8], config: &[u8]) -> Result<Artifact, ArtifactError> {
+    let digest = Digest::of(manifest);
+    let manifest = parse_manifest(manifest)?;
+    if manifest.config.digest != Digest::of(config) {
+        return Err(ArtifactError::Mismatch("its config has another digest"));
+    }
+    let config: ArtifactConfig =
+        serde_json::from_slice(config).map_err(|source| ArtifactError::Json { part: "config", source })?;
+    let layers = manifest.layers.into_iter().map(layer).collect::<Result<Vec<_>, _>>()?;
+    let belongs =
+        |(layer, report): (&Layer, &OutputReport)| (layer.diff_id, layer.size) == (report.diff_id, report.size);
+    if layers.len() != config.outputs.len() || !layers.iter().zip(&config.outputs).all(belongs) {
+        return Err(ArtifactError::Mismatch("its config is about other layers"));
+    }
+    Ok(Artifact { digest, layers, outputs: config.outputs })
+}
+
+fn parse_manifest(bytes: &[u8]) -> Result<Manifest, ArtifactError> {
+    if bytes.len() > MAX_MANIFEST {
+        return Err(ArtifactError::TooLarge("a manifest of over 4 MiB"));
+    }
+    let manifest: Manifest =
+        serde_json::from_slice(bytes).map_err(|source| ArtifactError::Json { part: "manifest", source })?;
+    if manifest.artifact_type != ARTIFACT_TYPE || manifest.config.media_type != ARTIFACT_CONFIG_TYPE {
+        return Err(ArtifactError::Mismatch("its manifest is of another type"));
+    }
+    if manifest.layers.len() > MAX_LAYERS || manifest.config.size > MAX_MANIFEST as u64 {
+        return Err(ArtifactError::TooLarge("over 1000 layers or a config of over 4 MiB"));
+    }
+    Ok(manifest)
+}
+
+fn layer(descriptor: Descriptor) -> Result<Layer, ArtifactError> {
+    fn annotation<T: std::str::FromStr>(descriptor: &Descriptor, key: &str) -> Result<T, ArtifactError> {
+        let value = descriptor.annotations.get(key).and_then(|value| value.parse().ok());
+        value.ok_or(ArtifactError::Mismatch("a layer lacks an annotation of ours"))
+    }
+    let diff_id = annotation(&descriptor, DIFF_ID)?;
+    let size = annotation(&descriptor, SIZE)?;
+    let Descriptor { media_type, digest, size: compressed_size, .. } = descriptor;
+    Ok(Layer { media_type, digest, compressed_size, diff_id, size })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> (Vec<u8>, Vec<u8>, Artifact) {
+        let diff_id = Digest::of(b"tar");
+        let media_type = LAYER_TYPE.into();
+        let layers = vec![Layer { media_type, digest: Digest::of(b"gz"), compressed_size: 2, diff_id, size: 3 }];
+        let largest_files = vec![FileSize { path: "/a".into(), size: 3 }];
+        let outputs = vec![OutputReport { diff_id, size: 3, file_count: 1, largest_files }];
+        let config = ArtifactConfig { outputs: outputs.clone() }.to_bytes();
+        let manifest = manifest(&config, &layers);
+        let digest = Digest::of(&manifest);
+        (manifest, config, Artifact { digest, layers, outputs })
+    }
+
+    #[test]
+    fn artifacts_survive_a_round_trip() {
+        let (manifest, config, artifact) = sample();
+        assert_eq!(parse(&manifest, &config).unwrap(), artifact);
+        assert_eq!(config_of(&manifest).unwrap(), (Digest::of(&config), config.len() as u64));
+        assert_eq!(manifest, sample().0, "the same twice");
+    }
+
+    #[test]
+    fn foreign_and_inconsistent_artifacts_are_refused() {
+        let (manifest, config, _) = sample();
+        let replaced =
+            |from: &str, to: &str| String::from_utf8(manifest.clone()).unwrap().replace(from, to).into_bytes();
+        assert!(matches!(parse(&manifest, b"{}"), Err(ArtifactError::Mismatch(_))));
+        assert!(matches!(parse(&replaced("artifact.v1", "other.v1"), &config), Err(ArtifactError::Mismatch(_))));
+        assert!(matches!(parse(&replaced(DIFF_ID, "else"), &config), Err(ArtifactError::Mismatch(_))));
+        assert!(matches!(parse(&replaced("size\":\"3", "size\":\"4"), &config), Err(ArtifactError::Mismatch(_))));
+        assert!(matches!(parse(&vec![b' '; MAX_MANIFEST + 1], &config), Err(ArtifactError::TooLarge(_))));
+        assert!(matches!(parse(b"", &config), Err(ArtifactError::Json { .. })));
+    }
 }

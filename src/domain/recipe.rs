@@ -106,7 +106,7 @@ pub struct Destination {
 }
 
 /// Numeric user and group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Owner {
     /// User ID.
     pub uid: u32,

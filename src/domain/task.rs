@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     artifact::Layer,
     recipe::Recipe,
+    tail::one_line,
     value::{Digest, Repository},
 };
 
@@ -161,6 +162,35 @@ pub struct AgentMessage {
     pub timings: Timings,
 }
 
+impl AgentMessage {
+    /// The termination message: JSON of at most 1000 bytes; of a failure's message so much is cut.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut message = self.clone();
+        loop {
+            // Numbers, texts and enums: cannot fail.
+            let text = serde_json::to_string(&message).unwrap_or_default();
+            match &mut message.failure {
+                Some(failure) if text.len() > 1000 && !failure.message.is_empty() => {
+                    let mut end = failure.message.len().saturating_sub((text.len() - 1000).div_ceil(2));
+                    while !failure.message.is_char_boundary(end) {
+                        end -= 1;
+                    }
+                    failure.message.truncate(end);
+                }
+                _ => return text,
+            }
+        }
+    }
+}
+
+impl AgentFailure {
+    /// A failure without an exit code; control characters are replaced, over 500 bytes are cut.
+    pub fn new(reason: FailureReason, message: impl AsRef<str>) -> Self {
+        Self { reason, message: one_line(message.as_ref(), 500), exit_code: None }
+    }
+}
+
 /// Why a stage gave no artifact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -208,4 +238,21 @@ pub struct Timings {
     pub steps: u64,
     /// Packing, compressing and uploading, which happen in one pass.
     pub pack: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_fit_into_a_kibibyte_whatever_they_say() {
+        for text in ["short".to_owned(), "\u{1}\"\\".repeat(400), "ü".repeat(2000)] {
+            let failure = AgentFailure { exit_code: Some(1), ..AgentFailure::new(FailureReason::Internal, text) };
+            let digest = Some(Digest::of(b""));
+            let message =
+                AgentMessage { artifact: digest, source: digest, failure: Some(failure), ..AgentMessage::default() };
+            assert!(message.text().len() <= 1000, "{}", message.text());
+            assert!(serde_json::from_str::<AgentMessage>(&message.text()).is_ok());
+        }
+    }
 }

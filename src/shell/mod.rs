@@ -1,5 +1,11 @@
 //! Thin effects: they act on what the domain decided and report facts.
 
+pub mod collect;
 pub mod net;
+pub mod pack;
 pub mod registry;
+pub mod rooted;
+pub mod socket;
 pub mod source;
+pub mod steps;
+pub mod unpack;

@@ -1,0 +1,277 @@
+//! `agent`: fetches what a stage needs, hands it to the wrapper, and turns what comes back into an artifact.
+
+mod backend;
+mod inputs;
+mod outputs;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+pub use backend::{Backend, LayerStream, LayerUpload, UploadError};
+use inputs::Inputs;
+use outputs::Outputs;
+use tokio::{
+    net::UnixListener,
+    signal::unix::{SignalKind, signal},
+};
+
+use crate::{
+    cmd::wrapper::{FINISHED, serve_outputs},
+    domain::{
+        recipe::Step,
+        task::{AgentFailure, AgentMessage, FailureReason, StageTask},
+        value::Digest,
+        wire::{Frame, Setup, WrapperFailure},
+    },
+    shell::{
+        collect::Scope,
+        socket::{Channel, SocketError},
+    },
+};
+
+/// Where the agent works.
+#[derive(Debug, Clone)]
+pub struct AgentSettings {
+    /// Where it listens, in the directory that both containers share.
+    pub socket: PathBuf,
+    /// Scratch space that the build container does not see.
+    pub work_dir: PathBuf,
+    /// Where the kubelet reads the last words of a container.
+    pub termination_log: PathBuf,
+    /// Compression threads, at least one; the layers' bytes do not depend on it.
+    pub threads: usize,
+}
+
+/// Does one stage, writes the termination message, and gives the exit code.
+pub async fn run(task: StageTask, settings: AgentSettings, backend: impl Backend) -> u8 {
+    let mut message = AgentMessage::default();
+    let result = tokio::select! {
+        result = stage(&task, &settings, &backend, &mut message) => result,
+        () = terminated() => Err(AgentFailure::new(
+            FailureReason::BuildInterrupted,
+            "the build was stopped from outside (deadline, eviction or deletion)",
+        )),
+    };
+    message.failure = result.err();
+    let written = fs::write(&settings.termination_log, message.text());
+    u8::from(message.failure.is_some() || written.is_err())
+}
+
+async fn terminated() {
+    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+        (Ok(mut terminate), Ok(mut interrupt)) => {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        }
+        _ => std::future::pending().await,
+    }
+}
+
+async fn stage<B: Backend>(
+    task: &StageTask,
+    settings: &AgentSettings,
+    backend: &B,
+    message: &mut AgentMessage,
+) -> Result<(), AgentFailure> {
+    let start = Instant::now();
+    let needs_wrapper = task.recipe.image.is_some();
+    // Listening comes first: the wrapper starts at about the same time.
+    let listener = if needs_wrapper { Some(listen(&settings.socket)?) } else { None };
+    let source = settings.work_dir.join("source");
+    if let Some(origin) = &task.source {
+        fs::create_dir_all(&source)
+            .map_err(|error| internal(&format!("failed to make {}", source.display()), &error))?;
+        backend.fetch_source(origin, &source).await?;
+    }
+    let inputs = Inputs::prepare(&task.recipe, &source).await?;
+    message.source = inputs.digest();
+    message.timings.fetch = milliseconds(start.elapsed());
+    if !task.no_cache
+        && let Some(artifact) = backend.lookup(task.recipe.exact_key(message.source)).await?
+    {
+        message.artifact = Some(artifact);
+        message.cached = true;
+        return dismiss(listener, settings).await;
+    }
+    let Some(listener) = listener else {
+        return without_wrapper(task, settings, backend, source, message).await;
+    };
+    let channel = accept(listener).await?;
+    // Whatever ends this function ends the threads that block on the connection.
+    let _hangup = channel.hangup();
+    let (channel, steps) = run_steps(task, backend, inputs, channel).await?;
+    message.timings.steps = milliseconds(steps);
+    finish(task, settings, backend, channel, message).await
+}
+
+/// The stage `source`: the agent takes the outputs from what it fetched, through the same checks.
+async fn without_wrapper<B: Backend>(
+    task: &StageTask,
+    settings: &AgentSettings,
+    backend: &B,
+    source: PathBuf,
+    message: &mut AgentMessage,
+) -> Result<(), AgentFailure> {
+    let pair = std::os::unix::net::UnixStream::pair();
+    let (ours, theirs) = pair.map_err(|error| internal("failed to make a socket", &error))?;
+    let outputs = task.recipe.outputs.clone();
+    let server =
+        tokio::task::spawn_blocking(move || serve_outputs(&mut Channel::new(theirs), &source, Scope::Source, &outputs));
+    let channel = Channel::new(ours);
+    let hangup = channel.hangup();
+    let result = finish(task, settings, backend, channel, message).await;
+    drop(hangup);
+    // What it has to say came through the socket.
+    let _ = server.await;
+    result
+}
+
+async fn finish<B: Backend>(
+    task: &StageTask,
+    settings: &AgentSettings,
+    backend: &B,
+    channel: Channel,
+    message: &mut AgentMessage,
+) -> Result<(), AgentFailure> {
+    let start = Instant::now();
+    let outputs = Outputs { recipe: &task.recipe, limits: &task.limits, threads: settings.threads, backend };
+    let (channel, artifact) = outputs.commit(channel).await?;
+    message.artifact = Some(artifact);
+    message.timings.pack = milliseconds(start.elapsed());
+    // Everything is committed; a wrapper that is gone by now takes nothing away from that.
+    let _ = blocking(channel, |channel| channel.send(&Frame::End)).await;
+    Ok(())
+}
+
+/// Hands over the steps and what they copy; gives the time from the first step to the end of the last.
+async fn run_steps<B: Backend>(
+    task: &StageTask,
+    backend: &B,
+    mut inputs: Inputs,
+    channel: Channel,
+) -> Result<(Channel, Duration), AgentFailure> {
+    let setup = Frame::Setup(Box::new(Setup {
+        steps: task.recipe.steps.clone(),
+        outputs: task.recipe.outputs.clone(),
+        secret_variables: task.recipe.env_from.clone(),
+        ca_certificates: task.network.ca_certificates.clone().filter(|_| task.inject_ca),
+    }));
+    let (mut channel, sent) = blocking(channel, move |channel| channel.send(&setup)).await?;
+    sent.map_err(interrupted)?;
+    let start = Instant::now();
+    loop {
+        let (next, frame) = blocking(channel, Channel::receive).await?;
+        channel = next;
+        match frame.map_err(interrupted)? {
+            Frame::Want(step) => {
+                let step = usize::try_from(step).unwrap_or(usize::MAX);
+                channel = match task.recipe.steps.get(step) {
+                    Some(Step::CopySource { .. }) => inputs.send_source(step, channel).await?,
+                    Some(Step::CopyArtifact { input }) => {
+                        let layer = task.inputs.get(*input).ok_or_else(|| no_input(*input))?;
+                        inputs::send_artifact(backend, layer, task.limits.artifact_bytes, channel).await?
+                    }
+                    _ => return Err(interrupted(SocketError::Unexpected("a copy that is no step"))),
+                };
+            }
+            Frame::Done => return Ok((channel, start.elapsed())),
+            Frame::Failed(failure) => return Err(stage_failure(failure)),
+            _ => return Err(interrupted(SocketError::Unexpected("within the steps"))),
+        }
+    }
+}
+
+fn listen(socket: &Path) -> Result<UnixListener, AgentFailure> {
+    // Left over from an earlier run of the same container.
+    let _ = fs::remove_file(socket);
+    let _ = fs::remove_file(socket.with_file_name(FINISHED));
+    let listener = UnixListener::bind(socket);
+    let listener = listener.map_err(|error| internal(&format!("failed to listen at {}", socket.display()), &error))?;
+    // The build container may run as another user.
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    fs::set_permissions(socket, mode).map_err(|error| internal("failed to open the socket to others", &error))?;
+    Ok(listener)
+}
+
+/// The first connection is the wrapper's, which runs before any user code; no second one is ever taken.
+async fn accept(listener: UnixListener) -> Result<Channel, AgentFailure> {
+    let failed = |error: std::io::Error| internal("failed to accept the wrapper's connection", &error);
+    let (stream, _) = listener.accept().await.map_err(failed)?;
+    let stream = stream.into_std().map_err(failed)?;
+    stream.set_nonblocking(false).map_err(failed)?;
+    Ok(Channel::new(stream))
+}
+
+/// Tells the wrapper that there is nothing to do, now or when it comes; never waits for it.
+async fn dismiss(listener: Option<UnixListener>, settings: &AgentSettings) -> Result<(), AgentFailure> {
+    let Some(listener) = listener else { return Ok(()) };
+    // create_new follows no link, should anybody have put one there.
+    let _ = fs::File::create_new(settings.socket.with_file_name(FINISHED));
+    // A wrapper that waits already is accepted at once; the time limit only lets the runtime look.
+    if let Ok(Ok(channel)) = tokio::time::timeout(Duration::from_millis(5), accept(listener)).await {
+        let _ = blocking(channel, |channel| channel.send(&Frame::End)).await;
+    }
+    Ok(())
+}
+
+/// Uses the channel on a thread that may block.
+async fn blocking<T: Send + 'static>(
+    mut channel: Channel,
+    work: impl FnOnce(&mut Channel) -> T + Send + 'static,
+) -> Result<(Channel, T), AgentFailure> {
+    let joined = tokio::task::spawn_blocking(move || {
+        let result = work(&mut channel);
+        (channel, result)
+    });
+    joined.await.map_err(|error| internal("a thread of the agent ended early", &error))
+}
+
+/// What a broken connection means for the stage.
+fn interrupted(error: SocketError) -> AgentFailure {
+    match error {
+        SocketError::Gone(_) => AgentFailure::new(
+            FailureReason::BuildInterrupted,
+            "the build container ended before it was done; if it ran out of memory, raise the stage's memory limit",
+        ),
+        other => AgentFailure::new(FailureReason::ArtifactInvalid, other.to_string()),
+    }
+}
+
+/// What the wrapper's failure means for the stage.
+fn stage_failure(failure: WrapperFailure) -> AgentFailure {
+    match failure {
+        WrapperFailure::Step { step, exit_code } => {
+            let text =
+                format!("step {} of the stage ended with exit code {exit_code}; see its log", step.saturating_add(1));
+            AgentFailure { exit_code: Some(exit_code), ..AgentFailure::new(FailureReason::StepFailed, text) }
+        }
+        WrapperFailure::Missing { path, nearby } => missing(&path, &nearby),
+        WrapperFailure::Files { message } => AgentFailure::new(FailureReason::ArtifactInvalid, message),
+    }
+}
+
+fn missing(path: &str, nearby: &[String]) -> AgentFailure {
+    let near = if nearby.is_empty() { "nothing".to_owned() } else { nearby.join(", ") };
+    let text = format!("{path} does not exist after the steps; the nearest directory that does holds: {near}");
+    AgentFailure::new(FailureReason::ArtifactPathMissing, text)
+}
+
+fn no_input(input: usize) -> AgentFailure {
+    AgentFailure::new(FailureReason::Internal, format!("the task names no layer for input {input}"))
+}
+
+fn internal(what: &str, error: &dyn std::error::Error) -> AgentFailure {
+    AgentFailure::new(FailureReason::Internal, format!("{what}: {error}"))
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The content digest of several archives, in their order.
+fn combined(digests: &[Digest]) -> Digest {
+    let text: String = digests.iter().map(|digest| format!("{digest}\n")).collect();
+    Digest::of(text.as_bytes())
+}

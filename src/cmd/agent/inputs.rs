@@ -1,0 +1,194 @@
+//! What the steps copy: files of the source, whose digest is part of the stage's key, and artifact layers of other stages.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use bytes::{Buf, Bytes};
+use flate2::read::MultiGzDecoder;
+use futures::StreamExt;
+use tokio::runtime::Handle;
+
+use super::{Backend, LayerStream, blocking, combined, internal, interrupted, missing};
+use crate::{
+    domain::{
+        artifact::Layer,
+        recipe::{Parents, Recipe, Step},
+        task::{AgentFailure, FailureReason},
+        tree::FileTree,
+        value::{Digest, DigestHasher},
+    },
+    shell::{
+        collect::{self, CollectError, Scope, collect},
+        socket::Channel,
+    },
+};
+
+/// The source's files by the step that copies them.
+pub struct Inputs {
+    trees: BTreeMap<usize, FileTree<PathBuf>>,
+    digest: Option<Digest>,
+}
+
+impl Inputs {
+    /// Looks at everything that the recipe takes from the source at `root` and computes its content digest.
+    pub async fn prepare(recipe: &Recipe, root: &Path) -> Result<Self, AgentFailure> {
+        if !recipe.uses_source() {
+            return Ok(Self { trees: BTreeMap::new(), digest: None });
+        }
+        let (recipe, root) = (recipe.clone(), root.to_owned());
+        let prepared = tokio::task::spawn_blocking(move || prepare(&recipe, &root)).await;
+        prepared.map_err(|error| internal("a thread of the agent ended early", &error))?
+    }
+
+    /// Digest of exactly the files that the steps see: paths, executable bits, contents and link targets.
+    pub fn digest(&self) -> Option<Digest> {
+        self.digest
+    }
+
+    /// Sends the archive of a step that copies from the source.
+    pub async fn send_source(&mut self, step: usize, channel: Channel) -> Result<Channel, AgentFailure> {
+        let tree = self.trees.remove(&step);
+        let tree =
+            tree.ok_or_else(|| AgentFailure::new(FailureReason::ArtifactInvalid, "a step was asked for twice"))?;
+        let (channel, sent) = blocking(channel, move |channel| {
+            let mut writer = channel.data_writer();
+            let written = collect::write(&tree, &mut writer);
+            // Sending fails with the connection; reading our own copy of the source should not fail at all.
+            written.map_err(source_failure).and_then(|_| writer.finish().map_err(interrupted))
+        })
+        .await?;
+        sent.map(|()| channel)
+    }
+}
+
+fn prepare(recipe: &Recipe, root: &Path) -> Result<Inputs, AgentFailure> {
+    let mut trees = BTreeMap::new();
+    let mut digests = Vec::new();
+    for (index, step) in recipe.steps.iter().enumerate() {
+        if let Step::CopySource { items } = step {
+            let tree = collect(root, items, Parents::None, Scope::Source).map_err(source_failure)?;
+            digests.push(collect::write(&tree, io::sink()).map_err(source_failure)?);
+            trees.insert(index, tree);
+        }
+    }
+    if recipe.image.is_none() {
+        for output in &recipe.outputs {
+            let tree = collect(root, &output.items, output.parents, Scope::Source).map_err(output_failure)?;
+            digests.push(collect::write(&tree, io::sink()).map_err(source_failure)?);
+        }
+    }
+    Ok(Inputs { trees, digest: Some(combined(&digests)) })
+}
+
+fn source_failure(error: CollectError) -> AgentFailure {
+    match error {
+        CollectError::Missing { source_path, nearby } => {
+            let text = format!("the source has no {source_path}; near it there is: {}", nearby.join(", "));
+            AgentFailure::new(FailureReason::SourceInvalid, text)
+        }
+        // The only sink that can fail is the connection.
+        CollectError::Write { .. } => {
+            interrupted(crate::shell::socket::SocketError::Gone(io::ErrorKind::BrokenPipe.into()))
+        }
+        other => AgentFailure::new(FailureReason::SourceInvalid, other.to_string()),
+    }
+}
+
+fn output_failure(error: CollectError) -> AgentFailure {
+    match error {
+        CollectError::Missing { source_path, nearby } => missing(&source_path, &nearby),
+        other => source_failure(other),
+    }
+}
+
+/// Sends an artifact layer, decompressed, and holds it against its diff ID.
+pub async fn send_artifact<B: Backend>(
+    backend: &B,
+    layer: &Layer,
+    limit: u64,
+    channel: Channel,
+) -> Result<Channel, AgentFailure> {
+    let stream = backend.open_layer(layer).await?;
+    let (diff_id, handle) = (layer.diff_id, Handle::current());
+    let (channel, sent) = blocking(channel, move |channel| {
+        let mut bytes = StreamBytes { handle, stream, current: Bytes::new(), failure: None };
+        let mut layer = Hashing { inner: MultiGzDecoder::new(&mut bytes).take(limit), hasher: DigestHasher::default() };
+        let mut writer = channel.data_writer();
+        let copied = copy(&mut layer, &mut writer);
+        let seen = layer.hasher.finish();
+        match copied {
+            Ok(()) if seen == diff_id => writer.finish().map_err(interrupted),
+            Ok(()) => Err(broken(diff_id)),
+            Err(Copy::Read) => Err(bytes.failure.unwrap_or_else(|| broken(diff_id))),
+            Err(Copy::Write(error)) => Err(interrupted(crate::shell::socket::SocketError::Gone(error))),
+        }
+    })
+    .await?;
+    sent.map(|()| channel)
+}
+
+fn broken(diff_id: Digest) -> AgentFailure {
+    let text =
+        format!("the cache repository holds an artifact layer that is not what it should be ({diff_id}); delete it");
+    AgentFailure::new(FailureReason::RegistryUnavailable, text)
+}
+
+enum Copy {
+    Read,
+    Write(io::Error),
+}
+
+fn copy(from: &mut impl Read, to: &mut impl io::Write) -> Result<(), Copy> {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => to.write_all(buffer.get(..count).unwrap_or_default()).map_err(Copy::Write)?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return Err(Copy::Read),
+        }
+    }
+}
+
+struct Hashing<R> {
+    inner: R,
+    hasher: DigestHasher,
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.hasher.update(buffer.get(..count).unwrap_or_default());
+        Ok(count)
+    }
+}
+
+/// A stream as a `Read` for a thread that may block.
+struct StreamBytes {
+    handle: Handle,
+    stream: LayerStream,
+    current: Bytes,
+    failure: Option<AgentFailure>,
+}
+
+impl Read for StreamBytes {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() {
+            match self.handle.block_on(self.stream.next()) {
+                None => return Ok(0),
+                Some(Ok(bytes)) => self.current = bytes,
+                Some(Err(failure)) => {
+                    self.failure = Some(failure);
+                    return Err(io::Error::other("the layer cannot be read"));
+                }
+            }
+        }
+        let count = buffer.len().min(self.current.len());
+        let (filled, _) = buffer.split_at_mut(count);
+        self.current.copy_to_slice(filled);
+        Ok(count)
+    }
+}

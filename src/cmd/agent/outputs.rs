@@ -1,0 +1,139 @@
+//! What leaves a stage: each output is packed and uploaded in one pass, then the artifact's manifest ties them together.
+
+use std::io::{self, Write};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::{Backend, LayerUpload, UploadError, blocking, interrupted, stage_failure};
+use crate::{
+    domain::{
+        artifact::{ArtifactConfig, manifest},
+        intake::Allowance,
+        recipe::{Output, Recipe},
+        task::{AgentFailure, FailureReason, Limits},
+        value::Digest,
+    },
+    shell::{
+        pack::{PackError, Packed, pack},
+        socket::Channel,
+    },
+};
+
+/// How often the upload of one output is begun before its failure counts.
+const TRIES: u32 = 3;
+/// Compressed blocks that wait for the network: bounds the memory, keeps the compressors busy through short stalls.
+const WAITING: usize = 8;
+
+/// Everything that committing a stage's outputs needs.
+pub struct Outputs<'a, B> {
+    /// What the stage declares.
+    pub recipe: &'a Recipe,
+    /// Bounds on its artifacts.
+    pub limits: &'a Limits,
+    /// Compression threads.
+    pub threads: usize,
+    /// Where they go.
+    pub backend: &'a B,
+}
+
+impl<B: Backend> Outputs<'_, B> {
+    /// Packs and uploads all outputs, then config and manifest; gives the manifest's digest.
+    pub async fn commit(&self, mut channel: Channel) -> Result<(Channel, Digest), AgentFailure> {
+        let mut allowance = Allowance { bytes: self.limits.artifact_bytes, entries: self.limits.artifact_entries };
+        let (mut layers, mut reports) = (Vec::new(), Vec::new());
+        for (index, output) in self.recipe.outputs.iter().enumerate() {
+            let index = u32::try_from(index).unwrap_or(u32::MAX);
+            let (next, packed) = self.with_retries(channel, index, output, allowance).await?;
+            channel = next;
+            allowance.bytes = allowance.bytes.saturating_sub(packed.used);
+            layers.push(packed.layer);
+            reports.push(packed.report);
+        }
+        let config = ArtifactConfig { outputs: reports }.to_bytes();
+        let manifest = manifest(&config, &layers);
+        let digest = Digest::of(&manifest);
+        self.backend.push_blob(config.into()).await?;
+        self.backend.push_manifest(manifest.into()).await?;
+        Ok((channel, digest))
+    }
+
+    async fn with_retries(
+        &self,
+        mut channel: Channel,
+        index: u32,
+        output: &Output,
+        allowance: Allowance,
+    ) -> Result<(Channel, Packed), AgentFailure> {
+        let mut tries = 1;
+        loop {
+            let (next, result) = self.upload(channel, index, output, allowance).await?;
+            channel = next;
+            match result {
+                Ok(packed) => return Ok((channel, packed)),
+                Err(UploadError::Lost(_)) if tries < TRIES => tries += 1,
+                Err(UploadError::Lost(failure) | UploadError::Final(failure)) => return Err(failure),
+            }
+        }
+    }
+
+    /// One try. The outer error is about the output, the inner one about the upload.
+    async fn upload(
+        &self,
+        channel: Channel,
+        index: u32,
+        output: &Output,
+        allowance: Allowance,
+    ) -> Result<(Channel, Result<Packed, UploadError>), AgentFailure> {
+        let mut upload = match self.backend.begin_upload().await {
+            Ok(upload) => upload,
+            Err(error) => return Ok((channel, Err(error))),
+        };
+        let (sender, mut receiver) = mpsc::channel::<Bytes>(WAITING);
+        let (output, threads) = (output.clone(), self.threads);
+        let packing =
+            blocking(channel, move |channel| pack(channel, (index, &output), allowance, threads, Queue { sender }));
+        let sending = async move {
+            while let Some(bytes) = receiver.recv().await {
+                upload.write(bytes).await?;
+            }
+            Ok(upload)
+        };
+        let (packed, sent) = tokio::join!(packing, sending);
+        let (channel, packed) = packed?;
+        let packed = packed.map_err(pack_failure)?;
+        let committed = match sent {
+            Ok(upload) => upload.finish(packed.layer.digest, packed.layer.compressed_size).await,
+            Err(error) => Err(error),
+        };
+        Ok((channel, committed.map(|()| packed)))
+    }
+}
+
+fn pack_failure(error: PackError) -> AgentFailure {
+    match error {
+        PackError::Refused(failure) => stage_failure(failure),
+        PackError::Socket(error) => interrupted(error),
+        PackError::Archive(_) | PackError::Intake(_) => {
+            AgentFailure::new(FailureReason::ArtifactInvalid, error.to_string())
+        }
+        PackError::Write(error) => super::internal("failed to pack an output", &error),
+    }
+}
+
+/// Hands bytes to the upload. When that has failed they are dropped: the output is read to its end all the same, so that the
+/// wrapper can be asked for it again.
+struct Queue {
+    sender: mpsc::Sender<Bytes>,
+}
+
+impl Write for Queue {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let _ = self.sender.blocking_send(Bytes::copy_from_slice(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

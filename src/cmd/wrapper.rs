@@ -1,0 +1,234 @@
+//! `wrapper`: the first process of a build container. Does what the agent says and holds no secret but the container's own.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    domain::{
+        environment::{CA_BUNDLES, environment},
+        passwd::{FALLBACK_HOME, home},
+        recipe::{Output, Step},
+        tail::LastBytes,
+        wire::{Frame, Setup, WrapperFailure},
+    },
+    shell::{
+        collect::{self, CollectError, Scope, collect},
+        socket::{Channel, SocketError},
+        steps::{Interrupt, Steps, TERMINATED},
+        unpack::unpack,
+    },
+};
+
+/// Beside the socket: the agent has ended without needing a build container.
+pub const FINISHED: &str = "finished";
+/// How long the agent may take to listen; it starts before us.
+const CONNECT_LIMIT: Duration = Duration::from_secs(60);
+
+/// Where the wrapper works.
+#[derive(Debug, Clone)]
+pub struct WrapperSettings {
+    /// The agent's socket, in the directory that both containers share.
+    pub socket: PathBuf,
+    /// `/`, except in tests and on a laptop.
+    pub root: PathBuf,
+    /// Where the kubelet reads the last words of a container.
+    pub termination_log: PathBuf,
+}
+
+/// Runs a stage and gives the exit code for the container: that of the failing step, 1 for other failures.
+pub async fn run(settings: WrapperSettings) -> u8 {
+    let interrupt = Arc::new(Interrupt::default());
+    let work = {
+        let (settings, interrupt) = (settings.clone(), Arc::clone(&interrupt));
+        tokio::task::spawn_blocking(move || session(&settings, &interrupt))
+    };
+    tokio::pin!(work);
+    let result = loop {
+        tokio::select! {
+            result = &mut work => break result.map_err(anyhow::Error::from).and_then(|result| result),
+            () = terminated() => if !interrupt.terminate() {
+                // Nothing of the user runs: there is nothing to wait for.
+                break Ok(TERMINATED);
+            },
+        }
+    };
+    let code = result.unwrap_or_else(|error| {
+        last_words(&settings, &format!("{error:#}"));
+        1
+    });
+    u8::try_from(code).unwrap_or(1)
+}
+
+async fn terminated() {
+    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+        (Ok(mut terminate), Ok(mut interrupt)) => {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        }
+        _ => std::future::pending().await,
+    }
+}
+
+fn session(settings: &WrapperSettings, interrupt: &Arc<Interrupt>) -> anyhow::Result<i32> {
+    let finished = settings.socket.with_file_name(FINISHED);
+    let channel = Channel::connect(&settings.socket, CONNECT_LIMIT, || finished.exists());
+    let Some(mut channel) = channel.context("unable to reach the agent")? else { return Ok(0) };
+    let setup = match channel.receive() {
+        Ok(Frame::End) => return Ok(0),
+        Ok(Frame::Setup(setup)) => setup,
+        // The agent ended between our connecting and its looking.
+        Err(SocketError::Gone(_)) if finished.exists() => return Ok(0),
+        Err(error) => bail!(error),
+        Ok(_) => bail!(SocketError::Unexpected("before the setup")),
+    };
+    if let Some(code) = steps(settings, &setup, &mut channel, interrupt)? {
+        return Ok(code);
+    }
+    channel.send(&Frame::Done)?;
+    if let Some(failure) = serve_outputs(&mut channel, &settings.root, Scope::Container, &setup.outputs)? {
+        last_words(settings, &describe(&failure));
+        return Ok(1);
+    }
+    Ok(0)
+}
+
+/// Goes through the steps; gives the exit code when one fails, of which the agent then knows.
+fn steps(
+    settings: &WrapperSettings,
+    setup: &Setup,
+    channel: &mut Channel,
+    interrupt: &Arc<Interrupt>,
+) -> anyhow::Result<Option<i32>> {
+    let home = make_home(&settings.root);
+    let ca_file = setup.ca_certificates.as_deref().map(|pem| ca_file(settings, pem)).transpose()?;
+    let ca_file = ca_file.as_ref().map(|path| path.as_os_str());
+    let mut runner = Steps::start(environment(std::env::vars_os(), &home, ca_file), Arc::clone(interrupt))?;
+    let mut failure = None;
+    for (index, step) in setup.steps.iter().enumerate() {
+        failure = match step {
+            Step::CopySource { .. } | Step::CopyArtifact { .. } => copy(channel, index, &settings.root)?,
+            Step::Run { command, env, working_dir } => {
+                let directory = settings.root.join(working_dir.relative());
+                let exit_code = runner.run(command, env, &directory).context("failed to run a step")?;
+                (exit_code != 0).then_some(WrapperFailure::Step { step: index, exit_code })
+            }
+        };
+        if failure.is_some() {
+            break;
+        }
+    }
+    let log = runner.finish().context("failed to end what the steps left running")?;
+    let Some(failure) = failure else { return Ok(None) };
+    let code = match &failure {
+        WrapperFailure::Step { exit_code, .. } => {
+            last_words(settings, &log_tail(&log, setup));
+            *exit_code
+        }
+        failure => {
+            last_words(settings, &describe(failure));
+            1
+        }
+    };
+    // The code counts even when the agent is gone.
+    let _ = channel.send(&Frame::Failed(failure));
+    Ok(Some(code))
+}
+
+fn copy(channel: &mut Channel, step: usize, root: &Path) -> anyhow::Result<Option<WrapperFailure>> {
+    channel.send(&Frame::Want(u32::try_from(step)?))?;
+    let mut reader = channel.data_reader();
+    let result = unpack(root, &mut reader);
+    // What is left is read, or the agent would wait for us to take it; nothing is left of a stream that broke.
+    let _ = io::copy(&mut reader, &mut io::sink());
+    match reader.stop() {
+        Some(Ok(Frame::DataEnd)) => {}
+        Some(Err(error)) => bail!(error),
+        _ => bail!(SocketError::Unexpected("within an archive")),
+    }
+    Ok(result.err().map(|error| WrapperFailure::Files { message: error.to_string() }))
+}
+
+/// Sends outputs as often as the agent asks, until it says that all is done. Gives why nothing more can be sent.
+pub fn serve_outputs(
+    channel: &mut Channel,
+    root: &Path,
+    scope: Scope,
+    outputs: &[Output],
+) -> Result<Option<WrapperFailure>, SocketError> {
+    loop {
+        let index = match channel.receive()? {
+            Frame::SendOutput(index) => index,
+            Frame::End => return Ok(None),
+            _ => return Err(SocketError::Unexpected("after the steps")),
+        };
+        let output = usize::try_from(index).ok().and_then(|index| outputs.get(index));
+        let output = output.ok_or(SocketError::Unexpected("an output that does not exist"))?;
+        let result = collect(root, &output.items, output.parents, scope).and_then(|tree| {
+            let mut writer = channel.data_writer();
+            collect::write(&tree, &mut writer)?;
+            writer.finish().map_err(|error| CollectError::Write { source: io::Error::other(error) })
+        });
+        if let Err(error) = result {
+            let failure = failure(error);
+            channel.send(&Frame::Failed(failure.clone()))?;
+            return Ok(Some(failure));
+        }
+    }
+}
+
+fn failure(error: CollectError) -> WrapperFailure {
+    match error {
+        CollectError::Missing { source_path, nearby } => WrapperFailure::Missing { path: source_path, nearby },
+        other => WrapperFailure::Files { message: other.to_string().chars().take(1000).collect() },
+    }
+}
+
+fn describe(failure: &WrapperFailure) -> String {
+    match failure {
+        WrapperFailure::Step { step, exit_code } => format!("step {step} ended with code {exit_code}"),
+        WrapperFailure::Missing { path, nearby } => format!("{path} does not exist; near it: {}", nearby.join(", ")),
+        WrapperFailure::Files { message } => message.clone(),
+    }
+}
+
+fn log_tail(log: &LastBytes, setup: &Setup) -> String {
+    let secrets: Vec<String> = setup.secret_variables.iter().filter_map(|name| std::env::var(name).ok()).collect();
+    log.tail(&secrets)
+}
+
+/// A directory that the steps may call their home: the container's, the user's, or one below `/tmp`.
+fn make_home(root: &Path) -> String {
+    let users = fs::read_to_string(root.join("etc/passwd")).unwrap_or_default();
+    let own = std::env::var("HOME").ok().filter(|home| home != "/");
+    let users = home(&users, rustix::process::geteuid().as_raw()).map(str::to_owned);
+    let writable = |home: &String| {
+        let path = Path::new(home);
+        fs::create_dir_all(path).is_ok() && rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok()
+    };
+    let chosen = own.into_iter().chain(users).find(writable);
+    chosen.unwrap_or_else(|| {
+        // Where not even /tmp can be written, the step itself says it best.
+        let _ = fs::create_dir_all(FALLBACK_HOME);
+        FALLBACK_HOME.into()
+    })
+}
+
+/// A file with the image's own CA certificates and `pem`.
+fn ca_file(settings: &WrapperSettings, pem: &str) -> anyhow::Result<PathBuf> {
+    let own = CA_BUNDLES.iter().find_map(|bundle| fs::read_to_string(settings.root.join(bundle)).ok());
+    let path = settings.socket.with_file_name("ca.pem");
+    fs::write(&path, format!("{}\n{pem}", own.unwrap_or_default()))
+        .with_context(|| format!("failed to write {}", path.display()))?;
+    Ok(path)
+}
+
+fn last_words(settings: &WrapperSettings, text: &str) {
+    // Best effort: the exit code says the essential.
+    let _ = fs::write(&settings.termination_log, text);
+}

@@ -1,0 +1,325 @@
+//! Reads what copy items name below a root directory into a [`FileTree`]. Decides nothing about what a layer may hold.
+
+use std::{
+    ffi::OsStr,
+    fs::{self, Metadata},
+    io::{self, Read, Write},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{FileTypeExt, MetadataExt},
+    },
+    path::{Path, PathBuf},
+};
+
+use globset::{GlobBuilder, GlobMatcher};
+
+use super::rooted::{Last, resolve};
+use crate::domain::{
+    layer::LayerWriter,
+    recipe::{CopyItem, Parents},
+    tree::{Attributes, Conflict, Content, FileTree, Kind, TreePath, TreePathError},
+    value::Digest,
+};
+
+/// How many names a [`CollectError::Missing`] offers.
+const NEARBY: usize = 8;
+
+/// What kind of directory is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// A build container: modes are the files' own; the kernel's directories and ours are left out.
+    Container,
+    /// A fetched source: of the modes only the executable bit means something.
+    Source,
+}
+
+/// Why files cannot be collected.
+#[derive(Debug, thiserror::Error)]
+pub enum CollectError {
+    /// Nothing is there.
+    #[error("unable to find `{source_path}`")]
+    Missing {
+        /// What was declared.
+        source_path: String,
+        /// Names in the nearest directory that exists.
+        nearby: Vec<String>,
+    },
+    /// A source that is no path below the root, or a broken glob.
+    #[error("unable to copy `{source_path}`: {problem}")]
+    Source {
+        /// What was declared.
+        source_path: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Several matches, one destination.
+    #[error("unable to copy `{0}`: it matches several paths, so the destination must end with /")]
+    SeveralMatches(String),
+    /// A name that a layer cannot hold.
+    #[error("unable to copy {path}: {problem}")]
+    Name {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with its name.
+        problem: TreePathError,
+    },
+    /// A device or FIFO.
+    #[error("unable to copy {0}: it is no file, directory or link")]
+    Kind(PathBuf),
+    /// Two items that contradict each other.
+    #[error("unable to put the copies together: {0}")]
+    Conflict(#[from] Conflict),
+    /// Whoever takes the archive does not take it, or a file has another size than a moment ago.
+    #[error("failed to write an archive: {source}")]
+    Write {
+        /// Why.
+        source: io::Error,
+    },
+    /// The disk says no.
+    #[error("failed to read {path}: {source}")]
+    Read {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Collects `items` below `root`; the tree's sources are paths to open. Nothing outside of `root` is ever read.
+pub fn collect(
+    root: &Path,
+    items: &[CopyItem],
+    parents: Parents,
+    scope: Scope,
+) -> Result<FileTree<PathBuf>, CollectError> {
+    let mut collector = Collector { root, scope, tree: FileTree::new(parents) };
+    for item in items {
+        collector.item(item)?;
+    }
+    Ok(collector.tree)
+}
+
+/// Writes a collected tree as a layer's archive. A file that changes meanwhile is an error.
+pub fn write(tree: &FileTree<PathBuf>, sink: impl Write) -> Result<Digest, CollectError> {
+    let failed = |source| CollectError::Write { source };
+    let mut writer = LayerWriter::new(sink);
+    let mut buffer = vec![0; 64 * 1024];
+    for (entry, path) in tree.entries() {
+        writer.entry(&entry).map_err(failed)?;
+        let (Kind::File(_), Some(path)) = (&entry.kind, path) else { continue };
+        let mut file = fs::File::open(path).map_err(|source| read(path, source))?;
+        loop {
+            let count = file.read(&mut buffer).map_err(|source| read(path, source))?;
+            if count == 0 {
+                break;
+            }
+            writer.content(buffer.get(..count).unwrap_or_default()).map_err(failed)?;
+        }
+    }
+    writer.finish().map(|(report, _)| report.diff_id).map_err(failed)
+}
+
+struct Collector<'a> {
+    root: &'a Path,
+    scope: Scope,
+    tree: FileTree<PathBuf>,
+}
+
+impl Collector<'_> {
+    fn item(&mut self, item: &CopyItem) -> Result<(), CollectError> {
+        let matches = self.matches(&item.source)?;
+        if matches.len() > 1 && !item.destination.directory {
+            return Err(CollectError::SeveralMatches(item.source.clone()));
+        }
+        let destination = item.destination.path.relative().as_bytes();
+        for named in &matches {
+            // As Docker's COPY: what an item names is followed, links further down are copied as links.
+            let found = resolve(self.root, named, Last::Follow).map_err(|source| read(named, source))?;
+            let metadata = fs::symlink_metadata(&found).map_err(|source| read(&found, source))?;
+            if metadata.is_dir() {
+                self.directory(item, &found, &metadata, destination)?;
+                continue;
+            }
+            let name = named.file_name().unwrap_or_default().as_bytes();
+            let into = item.destination.directory
+                || destination.is_empty()
+                || TreePath::new(destination).is_ok_and(|path| self.tree.is_directory(&path));
+            let target = if into { below(destination, name) } else { destination.to_vec() };
+            self.insert(item, &found, &metadata, target)?;
+        }
+        Ok(())
+    }
+
+    fn directory(
+        &mut self,
+        item: &CopyItem,
+        path: &Path,
+        metadata: &Metadata,
+        destination: &[u8],
+    ) -> Result<(), CollectError> {
+        if self.is_left_out(path) {
+            return Ok(());
+        }
+        if !destination.is_empty() {
+            self.insert(item, path, metadata, destination.to_vec())?;
+        }
+        for name in names(path)? {
+            let inner = path.join(OsStr::from_bytes(&name));
+            let metadata = fs::symlink_metadata(&inner).map_err(|source| read(&inner, source))?;
+            let target = below(destination, &name);
+            if metadata.is_dir() {
+                self.directory(item, &inner, &metadata, &target)?;
+            } else {
+                self.insert(item, &inner, &metadata, target)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn insert(
+        &mut self,
+        item: &CopyItem,
+        path: &Path,
+        metadata: &Metadata,
+        target: Vec<u8>,
+    ) -> Result<(), CollectError> {
+        let kind = metadata.file_type();
+        let content = if kind.is_dir() {
+            Content::Directory
+        } else if kind.is_symlink() {
+            let link = fs::read_link(path).map_err(|source| read(path, source))?;
+            Content::Symlink(link.as_os_str().as_bytes().to_vec())
+        } else if kind.is_file() {
+            let inode = (metadata.nlink() > 1).then(|| (metadata.dev(), metadata.ino()));
+            Content::File { size: metadata.len(), inode, source: path.to_owned() }
+        } else if kind.is_socket() {
+            // Left behind by daemons and useless without them.
+            return Ok(());
+        } else {
+            return Err(CollectError::Kind(path.to_owned()));
+        };
+        let target = TreePath::new(target).map_err(|problem| CollectError::Name { path: path.to_owned(), problem })?;
+        let attributes = Attributes { mode: self.mode(item, metadata), owner: item.owner };
+        Ok(self.tree.insert(target, attributes, content)?)
+    }
+
+    fn mode(&self, item: &CopyItem, metadata: &Metadata) -> u32 {
+        if metadata.is_symlink() {
+            return 0o777;
+        }
+        if let Some(mode) = item.mode {
+            return mode;
+        }
+        let mode = metadata.mode();
+        match self.scope {
+            Scope::Source if metadata.is_dir() || mode & 0o111 != 0 => 0o755,
+            Scope::Source => 0o644,
+            // setuid and setgid need a declared mode; directories have setgid from a volume's fsGroup.
+            Scope::Container if metadata.is_dir() => mode & 0o1777,
+            Scope::Container => mode & 0o777,
+        }
+    }
+
+    /// Existing paths that a source names, sorted, still with the links in them.
+    fn matches(&self, source: &str) -> Result<Vec<PathBuf>, CollectError> {
+        let parts: Vec<&str> = source.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+        if parts.contains(&"..") {
+            let problem = "it contains `..`".into();
+            return Err(CollectError::Source { source_path: source.into(), problem });
+        }
+        let literal = parts.iter().take_while(|part| !part.contains(['*', '?', '[', '\\'])).count();
+        let (literal, pattern) = parts.split_at(literal);
+        let start: PathBuf = literal.iter().collect();
+        let mut found = Vec::new();
+        if pattern.is_empty() {
+            if self.exists(&start)? {
+                found.push(start.clone());
+            }
+        } else {
+            let matcher = matcher(source, &pattern.join("/"))?;
+            let depth = if pattern.iter().any(|part| part.contains("**")) { usize::MAX } else { pattern.len() };
+            self.glob(&start, Path::new(""), &matcher, depth, &mut found)?;
+            found.sort();
+        }
+        if found.is_empty() {
+            return Err(CollectError::Missing { source_path: source.into(), nearby: self.nearby(&start) });
+        }
+        Ok(found)
+    }
+
+    fn glob(
+        &self,
+        start: &Path,
+        below: &Path,
+        matcher: &GlobMatcher,
+        depth: usize,
+        found: &mut Vec<PathBuf>,
+    ) -> Result<(), CollectError> {
+        let named = start.join(below);
+        let directory = resolve(self.root, &named, Last::Follow).map_err(|source| read(&named, source))?;
+        if depth == 0 || !directory.is_dir() || self.is_left_out(&directory) {
+            return Ok(());
+        }
+        for name in names(&directory)? {
+            let name = OsStr::from_bytes(&name);
+            let inner = below.join(name);
+            if matcher.is_match(&inner) && self.exists(&start.join(&inner))? {
+                // What is below a match is copied with it.
+                found.push(start.join(&inner));
+                continue;
+            }
+            // `**` does not walk through links, which may lead in circles.
+            let link = directory.join(name).is_symlink();
+            if !(link && depth == usize::MAX) {
+                self.glob(start, &inner, matcher, if depth == usize::MAX { depth } else { depth - 1 }, found)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn exists(&self, named: &Path) -> Result<bool, CollectError> {
+        let found = resolve(self.root, named, Last::Follow).map_err(|source| read(named, source))?;
+        Ok(fs::symlink_metadata(found).is_ok())
+    }
+
+    fn nearby(&self, path: &Path) -> Vec<String> {
+        let existing = path.ancestors().find_map(|above| {
+            let found = resolve(self.root, above, Last::Follow).ok()?;
+            names(&found).ok()
+        });
+        let names = existing.unwrap_or_default().into_iter().take(NEARBY);
+        names.map(|name| String::from_utf8_lossy(&name).into_owned()).collect()
+    }
+
+    fn is_left_out(&self, path: &Path) -> bool {
+        const LEFT_OUT: [&str; 4] = ["proc", "sys", "dev", "run/minimalimage"];
+        self.scope == Scope::Container
+            && path.strip_prefix(self.root).is_ok_and(|path| LEFT_OUT.iter().any(|out| path == Path::new(out)))
+    }
+}
+
+fn matcher(source: &str, pattern: &str) -> Result<GlobMatcher, CollectError> {
+    let glob = GlobBuilder::new(pattern).literal_separator(true).backslash_escape(true).build();
+    glob.map(|glob| glob.compile_matcher())
+        .map_err(|error| CollectError::Source { source_path: source.into(), problem: error.kind().to_string() })
+}
+
+/// The names in a directory, sorted: the order on disk must not matter.
+fn names(path: &Path) -> Result<Vec<Vec<u8>>, CollectError> {
+    let entries = fs::read_dir(path).map_err(|source| read(path, source))?;
+    let names = entries.map(|entry| entry.map(|entry| entry.file_name().as_bytes().to_vec()));
+    let mut names = names.collect::<io::Result<Vec<_>>>().map_err(|source| read(path, source))?;
+    names.sort();
+    Ok(names)
+}
+
+fn below(directory: &[u8], name: &[u8]) -> Vec<u8> {
+    if directory.is_empty() { name.to_vec() } else { [directory, b"/", name].concat() }
+}
+
+fn read(path: &Path, source: io::Error) -> CollectError {
+    CollectError::Read { path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests;

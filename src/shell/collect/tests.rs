@@ -1,0 +1,161 @@
+//! Tests of [`super`] on real directories.
+
+use std::os::unix::{
+    fs::{PermissionsExt, symlink},
+    net::UnixListener,
+};
+
+use super::*;
+use crate::domain::recipe::{Destination, Owner};
+
+const USER: Owner = Owner { uid: 5, gid: 6 };
+
+fn item(source: &str, destination: &str) -> CopyItem {
+    let path = destination.parse().unwrap();
+    let destination = Destination { path, directory: destination.ends_with('/') };
+    CopyItem { source: source.into(), destination, mode: None, owner: USER }
+}
+
+struct Root(tempfile::TempDir);
+
+impl Root {
+    fn new(files: &[(&str, u32)]) -> Self {
+        let root = Self(tempfile::tempdir().unwrap());
+        files.iter().for_each(|(name, mode)| root.file(name, *mode));
+        root
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn file(&self, name: &str, mode: u32) {
+        fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
+        fs::write(self.path(name), name).unwrap();
+        fs::set_permissions(self.path(name), PermissionsExt::from_mode(mode)).unwrap();
+    }
+
+    fn collect(&self, items: &[CopyItem]) -> Result<FileTree<PathBuf>, CollectError> {
+        collect(self.0.path(), items, Parents::None, Scope::Container)
+    }
+
+    fn names(&self, items: &[CopyItem]) -> Vec<String> {
+        self.collect(items).unwrap().entries().map(|(entry, _)| entry.path.to_string()).collect()
+    }
+}
+
+#[test]
+fn files_and_directories_land_where_docker_puts_them() {
+    let root = Root::new(&[("w/app", 0o755), ("w/lib/a", 0o644), ("w/lib/sub/b", 0o644)]);
+    for (source, destination, expected) in [
+        ("/w/app", "/bin/tool", vec!["/bin/tool"]),
+        ("/w/app", "/opt/", vec!["/opt/app"]),
+        ("/w/lib", "/opt/", vec!["/opt", "/opt/a", "/opt/sub", "/opt/sub/b"]),
+        ("/w/lib/", "/opt/x", vec!["/opt/x", "/opt/x/a", "/opt/x/sub", "/opt/x/sub/b"]),
+        ("w/lib", "/", vec!["/a", "/sub", "/sub/b"]),
+        (".", "/s/", vec!["/s", "/s/w", "/s/w/app", "/s/w/lib", "/s/w/lib/a", "/s/w/lib/sub", "/s/w/lib/sub/b"]),
+        ("/w/*", "/o/", vec!["/o", "/o/a", "/o/app", "/o/sub", "/o/sub/b"]),
+        ("/w/l?b/[a-z]", "/o/", vec!["/o/a"]),
+        ("/w/**/b", "/o/", vec!["/o/b"]),
+    ] {
+        assert_eq!(root.names(&[item(source, destination)]), expected, "{source} {destination}");
+    }
+    assert_eq!(root.names(&[item("/w/lib", "/o/lib"), item("/w/app", "/o/lib")]).last().unwrap(), "/o/lib/sub/b");
+    assert!(root.names(&[item("/w/lib", "/o/lib"), item("/w/app", "/o/lib")]).contains(&"/o/lib/app".to_owned()));
+}
+
+#[test]
+fn several_matches_need_a_directory() {
+    let root = Root::new(&[("a.jar", 0o644), ("b.jar", 0o644)]);
+    assert!(matches!(root.collect(&[item("*.jar", "/app.jar")]), Err(CollectError::SeveralMatches(_))));
+    assert_eq!(root.names(&[item("a*.jar", "/app.jar")]), ["/app.jar"]);
+}
+
+#[test]
+fn a_missing_path_is_named_with_what_is_near() {
+    let root = Root::new(&[("target/app-1.jar", 0o644), ("target/classes/x", 0o644)]);
+    for source in ["/target/app.jar", "/target/deep/er/app.jar", "/target/*.war"] {
+        match root.collect(&[item(source, "/app.jar")]) {
+            Err(CollectError::Missing { source_path, nearby }) => {
+                assert_eq!((source_path.as_str(), nearby), (source, vec!["app-1.jar".into(), "classes".into()]));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn links_do_not_lead_out_of_the_root() {
+    let root = Root::new(&[("etc/passwd", 0o644)]);
+    symlink("/etc/passwd", root.path("named")).unwrap();
+    symlink("/", root.path("top")).unwrap();
+    symlink("../../../../etc/shadow", root.path("etc/up")).unwrap();
+    let tree = root.collect(&[item("named", "/named"), item("top/etc/passwd", "/p")]).unwrap();
+    let sources: Vec<_> = tree.entries().filter_map(|(_, source)| source.cloned()).collect();
+    assert_eq!(sources, [root.path("etc/passwd"), root.path("etc/passwd")]);
+    assert!(matches!(root.collect(&[item("etc/up", "/x")]), Err(CollectError::Missing { .. })));
+    assert!(matches!(root.collect(&[item("../x", "/x")]), Err(CollectError::Source { .. })));
+    let tree = root.collect(&[item("etc", "/e")]).unwrap();
+    let kinds: Vec<_> = tree.entries().map(|(entry, _)| entry.kind).collect();
+    assert_eq!(kinds, [Kind::Directory, Kind::File(10), Kind::Symlink(b"../../../../etc/shadow".to_vec())]);
+}
+
+#[test]
+fn modes_are_the_files_own_but_never_privileged() {
+    let root = Root::new(&[("d/su", 0o4755), ("d/plain", 0o640)]);
+    fs::set_permissions(root.path("d"), PermissionsExt::from_mode(0o2775)).unwrap();
+    let modes = |items: &[CopyItem], scope| -> Vec<u32> {
+        let tree = collect(root.0.path(), items, Parents::None, scope).unwrap();
+        tree.entries().map(|(entry, _)| entry.mode).collect()
+    };
+    assert_eq!(modes(&[item("d", "/d")], Scope::Container), [0o775, 0o640, 0o755]);
+    assert_eq!(modes(&[item("d", "/d")], Scope::Source), [0o755, 0o644, 0o755]);
+    let declared = CopyItem { mode: Some(0o4755), ..item("d/su", "/su") };
+    assert_eq!(modes(&[declared], Scope::Container), [0o4755]);
+}
+
+#[test]
+fn sockets_are_left_out_and_fifos_refused() {
+    let root = Root::new(&[("d/file", 0o644)]);
+    let _listener = UnixListener::bind(root.path("d/socket")).unwrap();
+    assert_eq!(root.names(&[item("d", "/d")]), ["/d", "/d/file"]);
+    rustix::fs::mknodat(rustix::fs::CWD, root.path("d/fifo"), rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
+        .unwrap();
+    assert!(matches!(root.collect(&[item("d", "/d")]), Err(CollectError::Kind(path)) if path == root.path("d/fifo")));
+}
+
+#[test]
+fn hard_links_stay_links_and_names_stay_bytes() {
+    let root = Root::new(&[("d/b", 0o644)]);
+    fs::hard_link(root.path("d/b"), root.path("d/a")).unwrap();
+    fs::write(root.path("d").join(OsStr::from_bytes(b"c\xff")), "").unwrap();
+    let tree = root.collect(&[item("d", "/d")]).unwrap();
+    let entries: Vec<_> = tree.entries().map(|(entry, _)| (entry.path.as_bytes().to_vec(), entry.kind)).collect();
+    assert_eq!(entries[1], (b"d/a".to_vec(), Kind::File(3)));
+    assert_eq!(entries[2], (b"d/b".to_vec(), Kind::HardLink(TreePath::new("d/a").unwrap())));
+    assert_eq!(entries[3].0, b"d/c\xff");
+    fs::write(root.path("d/.wh.x"), "").unwrap();
+    assert!(matches!(root.collect(&[item("d", "/d")]), Err(CollectError::Name { .. })));
+}
+
+#[test]
+fn the_kernels_directories_are_left_out_of_a_whole_container() {
+    let root =
+        Root::new(&[("proc/1", 0o644), ("run/minimalimage/minimalimage", 0o755), ("run/x", 0o644), ("a", 0o644)]);
+    assert_eq!(root.names(&[item("/", "/all/")]), ["/all", "/all/a", "/all/run", "/all/run/x"]);
+}
+
+#[test]
+fn the_same_tree_gives_the_same_digest_whatever_order_it_was_made_in() {
+    let files = [("d/z", 0o644), ("d/a/b", 0o755), ("d/a.b", 0o600), ("d/y", 0o644)];
+    let digest = |root: &Root| {
+        fs::hard_link(root.path("d/z"), root.path("d/0")).unwrap();
+        ["d", "d/a"].iter().for_each(|name| {
+            fs::set_permissions(root.path(name), PermissionsExt::from_mode(0o755)).unwrap();
+        });
+        write(&root.collect(&[item("d", "/d")]).unwrap(), io::sink()).unwrap()
+    };
+    let forwards = digest(&Root::new(&files));
+    let backwards: Vec<_> = files.into_iter().rev().collect();
+    assert_eq!(digest(&Root::new(&backwards)), forwards);
+}

@@ -1,0 +1,95 @@
+//! Paths below a root directory, with symbolic links resolved as if that directory were `/`.
+//!
+//! Not safe against somebody who changes the tree meanwhile: roots are used when nobody else runs in them.
+
+use std::{
+    collections::VecDeque,
+    ffi::OsString,
+    io,
+    path::{Component, Path, PathBuf},
+};
+
+/// What happens to a link at the very end of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Last {
+    /// It is followed too.
+    Follow,
+    /// The link itself is meant.
+    Keep,
+}
+
+/// Linux' own bound on links in one path (MAXSYMLINKS).
+const MAX_LINKS: u32 = 40;
+
+/// Where `path` really is. Parts that do not exist are taken as they are; neither `..` nor a link leads out of `root`.
+pub fn resolve(root: &Path, path: &Path, last: Last) -> io::Result<PathBuf> {
+    let mut done: Vec<OsString> = Vec::new();
+    let mut pending: VecDeque<OsString> = parts(path).into();
+    let mut links = 0;
+    while let Some(part) = pending.pop_front() {
+        if part == ".." {
+            done.pop();
+            continue;
+        }
+        let candidate = root.join(done.iter().collect::<PathBuf>()).join(&part);
+        if pending.is_empty() && last == Last::Keep {
+            return Ok(candidate);
+        }
+        match std::fs::read_link(&candidate) {
+            Ok(target) => {
+                links += 1;
+                if links > MAX_LINKS {
+                    return Err(io::Error::other(format!("too many links in {}", path.display())));
+                }
+                if target.is_absolute() {
+                    done.clear();
+                }
+                parts(&target).into_iter().rev().for_each(|part| pending.push_front(part));
+            }
+            // Not a link, or nothing there.
+            Err(_) => done.push(part),
+        }
+    }
+    Ok(root.join(done.iter().collect::<PathBuf>()))
+}
+
+fn parts(path: &Path) -> Vec<OsString> {
+    let named = path.components().filter_map(|component| match component {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some(OsString::from("..")),
+        Component::Prefix(_) | Component::RootDir | Component::CurDir => None,
+    });
+    named.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn links_never_leave_the_root() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        std::fs::create_dir_all(root.join("usr/lib")).unwrap();
+        symlink("usr/lib", root.join("lib")).unwrap();
+        symlink("/etc", root.join("absolute")).unwrap();
+        symlink("../../../../etc", root.join("usr/up")).unwrap();
+        symlink("loop", root.join("loop")).unwrap();
+        symlink("lib", root.join("twice")).unwrap();
+        for (path, last, expected) in [
+            ("lib/x", Last::Follow, "usr/lib/x"),
+            ("/twice/x", Last::Keep, "usr/lib/x"),
+            ("absolute/passwd", Last::Follow, "etc/passwd"),
+            ("usr/up/passwd", Last::Follow, "etc/passwd"),
+            ("../../x", Last::Follow, "x"),
+            ("lib", Last::Keep, "lib"),
+            ("lib", Last::Follow, "usr/lib"),
+            ("a/b/c", Last::Follow, "a/b/c"),
+        ] {
+            assert_eq!(resolve(root, Path::new(path), last).unwrap(), root.join(expected), "{path}");
+        }
+        assert!(resolve(root, Path::new("loop/x"), Last::Follow).is_err());
+    }
+}

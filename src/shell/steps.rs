@@ -1,0 +1,193 @@
+//! Runs the processes of a build container one after the other, passes their output on, and leaves none behind.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ffi::OsString,
+    fs,
+    io::{self, PipeReader, PipeWriter, Read, Write},
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{Command, Stdio},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicI32, Ordering},
+    },
+    thread::{self, JoinHandle},
+};
+
+use rustix::{
+    io::Errno,
+    process::{Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process, kill_process_group, wait},
+};
+
+use crate::domain::tail::LastBytes;
+
+/// Codes of a shell for a command that cannot be run, and that is not there.
+const CANNOT_RUN: i32 = 126;
+const NOT_FOUND: i32 = 127;
+/// 128 + SIGTERM.
+pub const TERMINATED: i32 = 143;
+
+/// Stops the steps from another thread.
+#[derive(Debug, Default)]
+pub struct Interrupt {
+    group: AtomicI32,
+    stopped: AtomicBool,
+}
+
+impl Interrupt {
+    /// Passes SIGTERM on to the running step, after which no other starts.
+    ///
+    /// Gives whether a step was running.
+    pub fn terminate(&self) -> bool {
+        self.stopped.store(true, Ordering::SeqCst);
+        let group = self.group.load(Ordering::SeqCst);
+        Pid::from_raw(group.max(0)).is_some_and(|group| kill_process_group(group, Signal::TERM).is_ok())
+    }
+}
+
+/// The running side of a build container. This process must have no other children.
+pub struct Steps {
+    environment: BTreeMap<OsString, OsString>,
+    stdout: PipeWriter,
+    stderr: PipeWriter,
+    last: Arc<Mutex<LastBytes>>,
+    copiers: Vec<JoinHandle<()>>,
+    interrupt: Arc<Interrupt>,
+}
+
+impl Steps {
+    /// Makes this process the one that orphans come to, and sets the umask that files are made with.
+    pub fn start(environment: BTreeMap<OsString, OsString>, interrupt: Arc<Interrupt>) -> io::Result<Self> {
+        rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
+        rustix::process::set_child_subreaper(Some(getpid()))?;
+        let last = Arc::new(Mutex::new(LastBytes::default()));
+        let (from_stdout, stdout) = io::pipe()?;
+        let (from_stderr, stderr) = io::pipe()?;
+        let copiers = vec![
+            copy(from_stdout, io::stdout(), Arc::clone(&last))?,
+            copy(from_stderr, io::stderr(), Arc::clone(&last))?,
+        ];
+        Ok(Self { environment, stdout, stderr, last, copiers, interrupt })
+    }
+
+    /// Runs one command to its end and gives its exit code, 128 + signal number when it was killed.
+    pub fn run(&mut self, command: &[String], env: &BTreeMap<String, String>, directory: &Path) -> io::Result<i32> {
+        let Some((program, arguments)) = command.split_first() else { return Ok(0) };
+        if self.interrupt.stopped.load(Ordering::SeqCst) {
+            return Ok(TERMINATED);
+        }
+        if let Err(error) = fs::create_dir_all(directory) {
+            return self.refuse(CANNOT_RUN, &format!("failed to create {}: {error}", directory.display()));
+        }
+        let mut builder = Command::new(program);
+        builder.args(arguments).env_clear().envs(&self.environment).envs(env).current_dir(directory).process_group(0);
+        builder.stdin(Stdio::null()).stdout(self.stdout.try_clone()?).stderr(self.stderr.try_clone()?);
+        let child = match builder.spawn() {
+            Ok(child) => child,
+            Err(error) => {
+                let code = if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN };
+                return self.refuse(code, &format!("failed to run {program}: {error}"));
+            }
+        };
+        let id = i32::try_from(child.id()).map_err(io::Error::other)?;
+        self.interrupt.group.store(id, Ordering::SeqCst);
+        if self.interrupt.stopped.load(Ordering::SeqCst) {
+            self.interrupt.terminate();
+        }
+        let status = wait_for(id);
+        self.interrupt.group.store(0, Ordering::SeqCst);
+        status.map(exit_code)
+    }
+
+    /// Kills whatever still runs and gives the end of the log.
+    pub fn finish(self) -> io::Result<LastBytes> {
+        kill_everything()?;
+        drop((self.stdout, self.stderr));
+        for copier in self.copiers {
+            copier.join().map_err(|_| io::Error::other("a thread that copies output ended early"))?;
+        }
+        Ok(std::mem::take(&mut *self.last.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// Says on the steps' own standard error why a command does not run.
+    fn refuse(&mut self, code: i32, text: &str) -> io::Result<i32> {
+        writeln!(self.stderr, "minimalimage: {text}")?;
+        Ok(code)
+    }
+}
+
+fn copy(
+    mut from: PipeReader,
+    mut to: impl Write + Send + 'static,
+    last: Arc<Mutex<LastBytes>>,
+) -> io::Result<JoinHandle<()>> {
+    thread::Builder::new().name("output".into()).spawn(move || {
+        let mut buffer = vec![0; 16 * 1024];
+        loop {
+            let bytes = match from.read(&mut buffer) {
+                Ok(0) => return,
+                Ok(count) => buffer.get(..count).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => return,
+            };
+            // A log that nobody takes any more must not stop the build.
+            let _ = to.write_all(bytes).and_then(|()| to.flush());
+            last.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
+        }
+    })
+}
+
+/// Waits for one child and reaps all others that end meanwhile: as PID 1 we are the parent of every orphan.
+fn wait_for(child: i32) -> io::Result<WaitStatus> {
+    loop {
+        match wait(WaitOptions::empty()) {
+            Ok(Some((pid, status))) if pid.as_raw_nonzero().get() == child => return Ok(status),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn exit_code(status: WaitStatus) -> i32 {
+    status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal)).unwrap_or(CANNOT_RUN)
+}
+
+/// Kills every process of the container but this one, however it was detached, and reaps them.
+fn kill_everything() -> io::Result<()> {
+    loop {
+        if getpid().is_init() {
+            // kill(-1): everything but PID 1 itself. ESRCH means that there is nothing.
+            let _ = kill_process_group(Pid::INIT, Signal::KILL);
+        } else {
+            for process in descendants() {
+                let _ = kill_process(process, Signal::KILL);
+            }
+        }
+        match wait(WaitOptions::empty()) {
+            Err(Errno::CHILD) => return Ok(()),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// All processes below this one, by `/proc/*/stat`.
+fn descendants() -> Vec<Pid> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let parents: HashMap<i32, i32> = entries
+        .filter_map(|entry| {
+            let id = entry.file_name().to_str()?.parse().ok()?;
+            let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+            // The name in parentheses may hold anything, so the fields are counted from its end (proc(5)).
+            let parent = stat.rsplit(')').next()?.split_ascii_whitespace().nth(1)?.parse().ok()?;
+            Some((id, parent))
+        })
+        .collect();
+    let own = getpid().as_raw_nonzero().get();
+    let below = |id: &i32| {
+        let above = std::iter::successors(Some(*id), |id| parents.get(id).copied()).skip(1);
+        above.take(parents.len()).any(|id| id == own)
+    };
+    parents.keys().filter(|id| below(id)).filter_map(|id| Pid::from_raw(*id)).collect()
+}

@@ -1,0 +1,248 @@
+//! A Pod on one machine: a directory per container, a repository in memory, and the wrapper as a process of its own.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Read,
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use minimalimage::{
+    cmd::{
+        agent::{self, AgentSettings, Backend, LayerStream, LayerUpload, UploadError},
+        wrapper::{self, WrapperSettings},
+    },
+    domain::{
+        artifact::{Artifact, Layer, config_of, parse},
+        recipe::{CopyItem, Destination, FORMAT, Key, Output, Owner, Parents, Recipe, Step},
+        task::{AgentFailure, AgentMessage, FailureReason, Limits, Network, Origin, SourceTask, StageTask},
+        value::{Digest, Platform},
+    },
+};
+
+/// Tells a copy of this test program that it is the wrapper, and where.
+const WRAPPER: &str = "TEST_WRAPPER_POD";
+
+/// A repository in memory, and a source.
+#[derive(Clone, Default)]
+pub struct Memory {
+    pub blobs: Arc<Mutex<BTreeMap<Digest, Bytes>>>,
+    pub keys: Arc<Mutex<Vec<Key>>>,
+    pub known: Option<Digest>,
+    pub source: Vec<(&'static str, &'static str)>,
+    /// How many uploads break after their first bytes.
+    pub faults: Arc<AtomicU32>,
+}
+
+pub struct MemoryUpload {
+    memory: Memory,
+    bytes: Vec<u8>,
+}
+
+impl LayerUpload for MemoryUpload {
+    async fn write(&mut self, bytes: Bytes) -> Result<(), UploadError> {
+        let broken = self.memory.faults.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        if broken.is_ok() {
+            let failure = AgentFailure::new(FailureReason::RegistryUnavailable, "the session is gone");
+            return Err(UploadError::Lost(failure));
+        }
+        self.bytes.extend_from_slice(&bytes);
+        Ok(())
+    }
+
+    async fn finish(self, digest: Digest, size: u64) -> Result<(), UploadError> {
+        assert_eq!((Digest::of(&self.bytes), self.bytes.len() as u64), (digest, size));
+        self.memory.blobs.lock().unwrap().insert(digest, self.bytes.into());
+        Ok(())
+    }
+}
+
+impl Backend for Memory {
+    type Upload = MemoryUpload;
+
+    async fn fetch_source(&self, _: &SourceTask, into: &Path) -> Result<(), AgentFailure> {
+        for (name, content) in &self.source {
+            let path = into.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        Ok(())
+    }
+
+    async fn lookup(&self, key: Key) -> Result<Option<Digest>, AgentFailure> {
+        self.keys.lock().unwrap().push(key);
+        Ok(self.known)
+    }
+
+    async fn open_layer(&self, layer: &Layer) -> Result<LayerStream, AgentFailure> {
+        let bytes = self.blobs.lock().unwrap()[&layer.digest].clone();
+        let pieces: Vec<_> = bytes.chunks(100).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
+        Ok(futures::stream::iter(pieces).boxed())
+    }
+
+    async fn begin_upload(&self) -> Result<MemoryUpload, UploadError> {
+        Ok(MemoryUpload { memory: self.clone(), bytes: Vec::new() })
+    }
+
+    async fn push_blob(&self, bytes: Bytes) -> Result<(), AgentFailure> {
+        self.blobs.lock().unwrap().insert(Digest::of(&bytes), bytes);
+        Ok(())
+    }
+
+    async fn push_manifest(&self, bytes: Bytes) -> Result<(), AgentFailure> {
+        self.push_blob(bytes).await
+    }
+}
+
+impl Memory {
+    pub fn artifact(&self, digest: Digest) -> Artifact {
+        let blobs = self.blobs.lock().unwrap();
+        let manifest = &blobs[&digest];
+        parse(manifest, &blobs[&config_of(manifest).unwrap().0]).unwrap()
+    }
+
+    /// Path, mode, owner and content of everything in a layer, as a foreign reader sees it.
+    pub fn files(&self, layer: &Layer) -> Vec<(String, u32, u64, String)> {
+        let blob = self.blobs.lock().unwrap()[&layer.digest].clone();
+        let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(&blob[..]));
+        let entries = archive.entries().unwrap().map(|entry| {
+            let mut entry = entry.unwrap();
+            let mut content = String::new();
+            entry.read_to_string(&mut content).unwrap();
+            let header = entry.header();
+            let path = entry.path().unwrap().display().to_string();
+            (path, header.mode().unwrap(), header.uid().unwrap(), content)
+        });
+        entries.collect()
+    }
+}
+
+/// The directories of one Pod.
+pub struct Pod {
+    pub directory: tempfile::TempDir,
+}
+
+impl Pod {
+    pub fn new() -> Self {
+        let pod = Self { directory: tempfile::tempdir().unwrap() };
+        for name in ["shared", "work", "root"] {
+            fs::create_dir(pod.path(name)).unwrap();
+        }
+        pod
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub fn agent_settings(&self) -> AgentSettings {
+        AgentSettings {
+            socket: self.path("shared/agent.sock"),
+            work_dir: self.path("work"),
+            termination_log: self.path("agent.log"),
+            threads: 2,
+        }
+    }
+
+    /// Starts the wrapper as a process of its own, with the environment that a kubelet might give it.
+    pub fn wrapper(&self) -> Child {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "wrapper_process", "--nocapture"]).env_clear();
+        command.env(WRAPPER, self.directory.path()).env("PATH", std::env::var_os("PATH").unwrap());
+        command.envs([("HOSTNAME", "pod-x"), ("KUBERNETES_PORT", "1"), ("TOKEN", "s3cret-token"), ("HOME", "/")]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    pub async fn agent(&self, task: &StageTask, backend: &Memory) -> (u8, AgentMessage) {
+        let code = agent::run(task.clone(), self.agent_settings(), backend.clone()).await;
+        let text = fs::read_to_string(self.path("agent.log")).unwrap();
+        assert!(text.len() < 1024);
+        (code, serde_json::from_str(&text).unwrap())
+    }
+
+    /// Both containers to their ends.
+    pub async fn run(&self, task: &StageTask, backend: &Memory) -> Outcome {
+        let wrapper = self.wrapper();
+        let (agent_code, message) = self.agent(task, backend).await;
+        let output = tokio::task::spawn_blocking(|| wrapper.wait_with_output().unwrap()).await.unwrap();
+        Outcome {
+            agent_code,
+            message,
+            wrapper_code: output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap()),
+            log: String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap(),
+            last_words: fs::read_to_string(self.path("wrapper.log")).unwrap_or_default(),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct Outcome {
+    pub agent_code: u8,
+    pub message: AgentMessage,
+    pub wrapper_code: i32,
+    pub log: String,
+    pub last_words: String,
+}
+
+/// What the copy of this program does that [`Pod::wrapper`] starts; returns at once in every other one.
+pub fn be_the_wrapper() {
+    let Some(pod) = std::env::var_os(WRAPPER).map(PathBuf::from) else { return };
+    let settings = WrapperSettings {
+        socket: pod.join("shared/agent.sock"),
+        root: pod.join("root"),
+        termination_log: pod.join("wrapper.log"),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let code = runtime.block_on(wrapper::run(settings));
+    std::process::exit(code.into());
+}
+
+pub fn item(source: &str, destination: &str) -> CopyItem {
+    let path = destination.parse().unwrap();
+    let destination = Destination { path, directory: destination.ends_with('/') };
+    CopyItem { source: source.into(), destination, mode: None, owner: Owner::default() }
+}
+
+pub fn shell(line: &str) -> Step {
+    Step::Run {
+        command: ["/bin/sh", "-e", "-c", line].map(str::to_owned).into(),
+        env: BTreeMap::from([("LITERAL".into(), "from the recipe".into())]),
+        working_dir: "/workspace".parse().unwrap(),
+    }
+}
+
+pub fn output(source: &str, destination: &str) -> Output {
+    Output { items: vec![item(source, destination)], parents: Parents::All }
+}
+
+pub fn task(steps: Vec<Step>, outputs: Vec<Output>) -> StageTask {
+    let recipe = Recipe {
+        format: FORMAT,
+        platform: Platform::linux("amd64"),
+        image: Some(Digest::of(b"builder")),
+        user: Some(65532),
+        env_from: vec!["TOKEN".into()],
+        inputs: vec![],
+        steps,
+        outputs,
+    };
+    StageTask {
+        recipe,
+        source: Some(SourceTask { origin: Origin::Inline { files: BTreeMap::new() }, directory: String::new() }),
+        inputs: vec![],
+        cache: "registry.example.com/cache".parse().unwrap(),
+        public_key: String::new(),
+        no_cache: false,
+        network: Network::default(),
+        limits: Limits::default(),
+        inject_ca: false,
+    }
+}
