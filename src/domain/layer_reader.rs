@@ -221,8 +221,7 @@ fn entry(block: &[u8; BLOCK], records: Records) -> Result<Entry, LayerError> {
             });
         }
     };
-    let narrow =
-        |field: &[u8]| number(field).and_then(|n| u32::try_from(n).map_err(|_| LayerError::Header("number")));
+    let narrow = |field: &[u8]| number(field).and_then(|n| u32::try_from(n).map_err(|_| LayerError::Header("number")));
     let owner = Owner {
         uid: records.uid.map_or_else(|| narrow(&block[108..116]), Ok)?,
         gid: records.gid.map_or_else(|| narrow(&block[116..124]), Ok)?,

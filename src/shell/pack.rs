@@ -4,11 +4,11 @@ use std::io::{self, Write};
 
 use crate::{
     domain::{
-        layer_reader::{LayerError, LayerReader},
         artifact::{LAYER_TYPE, Layer, OutputReport},
         gzip::ParallelGzip,
         intake::{Allowance, Intake, IntakeError},
         layer::LayerWriter,
+        layer_reader::{LayerError, LayerReader},
         recipe::Output,
         tree::Kind,
         value::DigestHasher,

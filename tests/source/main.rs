@@ -15,14 +15,17 @@ mod server;
 use std::{collections::BTreeMap, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use minimalimage::{
-    domain::task::{Limits, Origin, SourceTask},
-    shell::source::{FetchEnvironment, Fetched, SourceError, fetch},
+    domain::task::{Limits, Network, Origin, SourceTask},
+    shell::{
+        net::Http,
+        source::{FetchEnvironment, Fetched, SourceError, fetch},
+    },
 };
 use tempfile::TempDir;
 
 /// Everything that a fetch needs, with small limits.
 pub(crate) struct Fixture {
-    pub(crate) http: reqwest::Client,
+    pub(crate) http: Http,
     pub(crate) secret: TempDir,
     pub(crate) config_map: TempDir,
     pub(crate) work: TempDir,
@@ -111,17 +114,8 @@ pub(crate) fn expected(entries: &[(&str, &str)]) -> BTreeMap<String, String> {
     entries.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect()
 }
 
-pub(crate) fn client() -> reqwest::Client {
+pub(crate) fn client() -> Http {
     // A second installation fails, which is as good.
     let _installed = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .tls_certs_only(webpki_root_certs())
-        .no_proxy()
-        .build()
-        .unwrap()
-}
-
-fn webpki_root_certs() -> Vec<reqwest::Certificate> {
-    webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().map(|der| reqwest::Certificate::from_der(der).unwrap()).collect()
+    Http::new(&Network { allowed_ranges: vec!["127.0.0.0/8".into(), "::1/128".into()], ..Network::default() }).unwrap()
 }

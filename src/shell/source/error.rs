@@ -8,6 +8,7 @@ use crate::domain::{
     task::FailureReason,
     value::Digest,
 };
+use crate::shell::net::AddressRefused;
 
 /// Why a source could not be resolved or fetched.
 #[derive(Debug, thiserror::Error)]
@@ -33,8 +34,11 @@ pub enum SourceError {
         url: SourceUrl,
         /// The client's error, without its address.
         #[source]
-        source: reqwest::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The server's address must not be reached.
+    #[error(transparent)]
+    Address(#[from] AddressRefused),
     /// The server stopped sending, or all of it took too long.
     #[error("failed to fetch {url}: {what}")]
     TooSlow {
@@ -213,6 +217,7 @@ impl SourceError {
             | Self::Pack { .. } => FailureReason::SourceUnavailable,
             Self::AccessDenied { .. } | Self::Credential(_) => FailureReason::SourceAccessDenied,
             Self::Url(_)
+            | Self::Address(_)
             | Self::SubmoduleUrl { .. }
             | Self::Redirect { .. }
             | Self::NoSuchRef { .. }

@@ -5,7 +5,7 @@ use std::{io::Write as _, path::Path, time::Duration};
 use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
 use reqwest::{
-    Client, Method, Request, Response,
+    Method, Request, Response,
     header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION},
 };
 
@@ -15,6 +15,7 @@ use crate::domain::{
     source::{Purpose, ServerCredential, SourceUrl},
     value::{Digest, DigestHasher},
 };
+use crate::shell::net::{Http, NetError};
 
 const MAX_REDIRECTS: usize = 5;
 /// How long a server may be silent. Git servers that count objects send signs of life in between.
@@ -23,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// A client together with what it may say to whom.
 #[derive(Clone, Copy)]
 pub(super) struct Session<'a> {
-    pub(super) http: &'a Client,
+    pub(super) http: &'a Http,
     pub(super) credential: Option<&'a ServerCredential>,
     pub(super) purpose: Purpose,
 }
@@ -104,9 +105,10 @@ impl Session<'_> {
             value.set_sensitive(true);
             request.headers_mut().insert(AUTHORIZATION, value);
         }
-        match tokio::time::timeout(PATIENCE, self.http.execute(request)).await {
+        match tokio::time::timeout(PATIENCE, self.http.send(request)).await {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(SourceError::Unreachable { url: url.clone(), source: error.without_url() }),
+            Ok(Err(NetError::AddressRefused(refused))) => Err(SourceError::Address(refused)),
+            Ok(Err(source)) => Err(SourceError::Unreachable { url: url.clone(), source: Box::new(source) }),
             Err(_) => Err(silent(url)),
         }
     }
@@ -165,7 +167,9 @@ impl Answer {
     pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, SourceError> {
         match tokio::time::timeout(PATIENCE, self.response.chunk()).await {
             Ok(Ok(chunk)) => Ok(chunk),
-            Ok(Err(error)) => Err(SourceError::Unreachable { url: self.url.clone(), source: error.without_url() }),
+            Ok(Err(error)) => {
+                Err(SourceError::Unreachable { url: self.url.clone(), source: Box::new(error.without_url()) })
+            }
             Err(_) => Err(silent(&self.url)),
         }
     }

@@ -19,15 +19,16 @@ use crate::domain::{
     source::{Credential, Purpose, RelativePath, ServerCredential, SourceUrl},
     task::{Limits, Origin, SourceTask},
 };
+use crate::shell::net::Http;
 
 /// How long looking up a reference may take in all.
 const RESOLVE_TIME: Duration = Duration::from_mins(1);
 
 /// What a fetch works with.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct FetchEnvironment<'a> {
-    /// Must not follow redirects by itself: credentials would go along.
-    pub http: &'a reqwest::Client,
+    /// How servers are reached.
+    pub http: &'a Http,
     /// Where the source's Secret is mounted; not looked at when the task names no host for it.
     pub secret_dir: &'a Path,
     /// Where the source's ConfigMap is mounted.
@@ -49,7 +50,7 @@ pub struct Fetched {
 
 /// The commit that `reference` stands for now in the repository at `url`.
 pub async fn resolve(
-    http: &reqwest::Client,
+    http: &Http,
     url: &str,
     reference: &GitRef,
     credential: Option<&ServerCredential>,
