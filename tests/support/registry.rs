@@ -7,7 +7,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use axum::{
@@ -16,6 +19,7 @@ use axum::{
     extract::{Request, State},
     http::{HeaderMap, Method, StatusCode, header},
     response::{IntoResponse, Response},
+    serve::ListenerExt as _,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures::StreamExt as _;
@@ -102,6 +106,7 @@ pub struct TestRegistry {
     auth: Auth,
     faults: Mutex<Faults>,
     content: Mutex<Content>,
+    connections: AtomicUsize,
     log: Mutex<Vec<Seen>>,
 }
 
@@ -118,7 +123,12 @@ impl TestRegistry {
             auth,
             faults: Mutex::default(),
             content: Mutex::default(),
+            connections: AtomicUsize::default(),
             log: Mutex::default(),
+        });
+        let counted = Arc::clone(&registry);
+        let listener = listener.tap_io(move |_| {
+            counted.connections.fetch_add(1, Ordering::Relaxed);
         });
         let router = Router::new().fallback(serve).with_state(Arc::clone(&registry));
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
@@ -182,6 +192,11 @@ impl TestRegistry {
 
     pub fn forget_log(&self) {
         self.log.lock().unwrap().clear();
+    }
+
+    /// How many connections were made.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// How many requests of `method` had `part` in their target.

@@ -164,6 +164,7 @@ impl Upload {
             }
             State::Open(session) => {
                 let chunk = self.buffer.split().freeze();
+                self.buffer.reserve(self.chunk);
                 let (destination, location) = (self.destination.clone(), Arc::clone(&self.location));
                 let sending = async move { send(&destination, session, &chunk, None, &location).await };
                 self.state = State::Sending(AbortOnDropHandle::new(tokio::spawn(sending)));
