@@ -621,6 +621,27 @@ mod uploading {
     }
 
     #[tokio::test]
+    async fn the_registry_says_how_much_of_a_chunk_it_has() {
+        let faults = || support::Faults::default();
+        for faults in [
+            support::Faults { keep_of_patch: Some(MIB), ..faults() },
+            support::Faults { lose_patch_answer: true, ..faults() },
+            support::Faults { answers: vec![(Method::PATCH, 416, 1, None)], ..faults() },
+        ] {
+            let server = TestRegistry::open().await;
+            *server.faults() = faults;
+            let bytes = layer(20 * MIB);
+            upload(&anonymous(), &server, &bytes).await.unwrap();
+            assert_eq!(server.blob("app", Digest::of(&bytes)), Some(bytes));
+            let empty = server
+                .log()
+                .into_iter()
+                .any(|seen| seen.method == Method::PATCH && seen.headers["content-length"] == "0");
+            assert!(!empty, "what is there already is not sent again");
+        }
+    }
+
+    #[tokio::test]
     async fn a_broken_last_chunk_goes_on_where_it_broke() {
         let server = TestRegistry::open().await;
         server.faults().cut_put_after = Some(MIB);

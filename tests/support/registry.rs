@@ -62,6 +62,10 @@ pub struct Faults {
     pub no_mount: bool,
     /// The connection is cut after that many bytes of the next PATCH, which the registry keeps.
     pub cut_patch_after: Option<usize>,
+    /// Only that many bytes of the next PATCH are kept, and the answer says so.
+    pub keep_of_patch: Option<usize>,
+    /// The next PATCH is obeyed, but its answer is lost.
+    pub lose_patch_answer: bool,
     /// The connection is cut after that many bytes of the next PUT of a blob.
     pub cut_put_after: Option<usize>,
     /// The PUT that ends an upload is obeyed, but its answer is lost.
@@ -439,8 +443,15 @@ impl TestRegistry {
             return self.session(StatusCode::RANGE_NOT_SATISFIABLE, asked, id, have);
         }
         let cut = if is_patch { self.faults().cut_patch_after.take() } else { self.faults().cut_put_after.take() };
-        let received = self.receive(id, body, cut, index).await;
+        let mut received = self.receive(id, body, cut, index).await;
         if is_patch {
+            if std::mem::take(&mut self.faults().lose_patch_answer) {
+                cut_connection();
+            }
+            if let Some(keep) = self.faults().keep_of_patch.take() {
+                received = keep;
+                self.content().uploads.get_mut(&id).unwrap().1.truncate(have + keep);
+            }
             if self.faults().minimum_chunk.is_some_and(|minimum| received < minimum) {
                 return error(StatusCode::BAD_REQUEST, "SIZE_INVALID");
             }
