@@ -330,7 +330,7 @@ mod retrying {
         server.faults().answers = vec![(Method::GET, 429, 99, Some(3600))];
         server.forget_log();
         let error = anonymous().manifest(&server.reference("app:1")).await.unwrap_err();
-        assert_eq!(error.retry_after(), Some(Duration::from_secs(3600)));
+        assert_eq!(error.retry_after(), Some(Duration::from_hours(1)));
         assert_eq!(server.count(&Method::GET, "manifests"), 1, "an hour is not waited for");
     }
 
@@ -459,6 +459,19 @@ mod authorization {
         let all = futures::future::join_all((0..20).map(|_| client.manifest(&reference))).await;
         assert!(all.into_iter().all(|found| found.unwrap().is_some()));
         assert_eq!(tokens.seen().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn requests_one_after_another_share_a_connection() {
+        let (server, _) = with_tokens().await;
+        let bytes = layer(MIB);
+        server.put_blob("app", bytes.clone());
+        let client = as_user(&server);
+        assert_eq!(client.manifest(&server.reference("app:missing")).await.unwrap(), None);
+        assert_eq!(read_all(&client, &server, &bytes).await.unwrap(), bytes);
+        upload(&client, &server, &layer(10 * MIB)).await.unwrap();
+        client.push_manifest(&server.reference("app:1"), MANIFEST_TYPE, manifest(&bytes, &[])).await.unwrap();
+        assert_eq!(server.connections(), 1);
     }
 
     #[tokio::test]
@@ -605,6 +618,27 @@ mod uploading {
             server.log().iter().filter(|seen| seen.method == Method::PATCH).map(|seen| seen.length).sum();
         assert_eq!(patched, 16 * MIB, "nothing was sent twice");
         assert_eq!(server.open_uploads(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_registry_says_how_much_of_a_chunk_it_has() {
+        let faults = || support::Faults::default();
+        for faults in [
+            support::Faults { keep_of_patch: Some(MIB), ..faults() },
+            support::Faults { lose_patch_answer: true, ..faults() },
+            support::Faults { answers: vec![(Method::PATCH, 416, 1, None)], ..faults() },
+        ] {
+            let server = TestRegistry::open().await;
+            *server.faults() = faults;
+            let bytes = layer(20 * MIB);
+            upload(&anonymous(), &server, &bytes).await.unwrap();
+            assert_eq!(server.blob("app", Digest::of(&bytes)), Some(bytes));
+            let empty = server
+                .log()
+                .into_iter()
+                .any(|seen| seen.method == Method::PATCH && seen.headers["content-length"] == "0");
+            assert!(!empty, "what is there already is not sent again");
+        }
     }
 
     #[tokio::test]

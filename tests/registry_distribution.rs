@@ -163,12 +163,12 @@ async fn round_trip(with_password: bool) {
 
 #[tokio::test]
 async fn an_open_registry_takes_and_gives_an_image() {
-    round_trip(false).await;
+    Box::pin(round_trip(false)).await;
 }
 
 #[tokio::test]
 async fn a_registry_with_a_password_takes_and_gives_an_image() {
-    round_trip(true).await;
+    Box::pin(round_trip(true)).await;
 }
 
 #[tokio::test]
@@ -231,7 +231,7 @@ async fn breaking_proxy(host: String, limit: usize) -> String {
 }
 
 /// This registry signs the offset into an upload's location, so that after half a chunk no location is valid any more, not
-/// even to ask how much there is (2.8.2, `BlobUploadHandler.ResumeBlobUpload`). Only a first chunk can be sent again.
+/// even to ask how much there is (2.8.2 logs "upload resumed at wrong offest"). Only a first chunk can be sent again.
 #[tokio::test]
 async fn a_broken_upload_goes_on_or_says_that_it_is_lost() {
     let server = Distribution::start(false);

@@ -7,7 +7,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use axum::{
@@ -16,6 +19,7 @@ use axum::{
     extract::{Request, State},
     http::{HeaderMap, Method, StatusCode, header},
     response::{IntoResponse, Response},
+    serve::ListenerExt as _,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures::StreamExt as _;
@@ -58,6 +62,10 @@ pub struct Faults {
     pub no_mount: bool,
     /// The connection is cut after that many bytes of the next PATCH, which the registry keeps.
     pub cut_patch_after: Option<usize>,
+    /// Only that many bytes of the next PATCH are kept, and the answer says so.
+    pub keep_of_patch: Option<usize>,
+    /// The next PATCH is obeyed, but its answer is lost.
+    pub lose_patch_answer: bool,
     /// The connection is cut after that many bytes of the next PUT of a blob.
     pub cut_put_after: Option<usize>,
     /// The PUT that ends an upload is obeyed, but its answer is lost.
@@ -102,6 +110,7 @@ pub struct TestRegistry {
     auth: Auth,
     faults: Mutex<Faults>,
     content: Mutex<Content>,
+    connections: AtomicUsize,
     log: Mutex<Vec<Seen>>,
 }
 
@@ -118,7 +127,12 @@ impl TestRegistry {
             auth,
             faults: Mutex::default(),
             content: Mutex::default(),
+            connections: AtomicUsize::default(),
             log: Mutex::default(),
+        });
+        let counted = Arc::clone(&registry);
+        let listener = listener.tap_io(move |_| {
+            counted.connections.fetch_add(1, Ordering::Relaxed);
         });
         let router = Router::new().fallback(serve).with_state(Arc::clone(&registry));
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
@@ -182,6 +196,11 @@ impl TestRegistry {
 
     pub fn forget_log(&self) {
         self.log.lock().unwrap().clear();
+    }
+
+    /// How many connections were made.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// How many requests of `method` had `part` in their target.
@@ -424,8 +443,15 @@ impl TestRegistry {
             return self.session(StatusCode::RANGE_NOT_SATISFIABLE, asked, id, have);
         }
         let cut = if is_patch { self.faults().cut_patch_after.take() } else { self.faults().cut_put_after.take() };
-        let received = self.receive(id, body, cut, index).await;
+        let mut received = self.receive(id, body, cut, index).await;
         if is_patch {
+            if std::mem::take(&mut self.faults().lose_patch_answer) {
+                cut_connection();
+            }
+            if let Some(keep) = self.faults().keep_of_patch.take() {
+                received = keep;
+                self.content().uploads.get_mut(&id).unwrap().1.truncate(have + keep);
+            }
             if self.faults().minimum_chunk.is_some_and(|minimum| received < minimum) {
                 return error(StatusCode::BAD_REQUEST, "SIZE_INVALID");
             }

@@ -164,6 +164,7 @@ impl Upload {
             }
             State::Open(session) => {
                 let chunk = self.buffer.split().freeze();
+                self.buffer.reserve(self.chunk);
                 let (destination, location) = (self.destination.clone(), Arc::clone(&self.location));
                 let sending = async move { send(&destination, session, &chunk, None, &location).await };
                 self.state = State::Sending(AbortOnDropHandle::new(tokio::spawn(sending)));
@@ -236,18 +237,23 @@ async fn send(
     let begin = session.offset;
     let end = begin + chunk.len() as u64;
     loop {
+        // All of it may have arrived although the answer did not.
+        if digest.is_none() && session.offset == end {
+            return Ok(Sent::Chunk(session));
+        }
         let rest = chunk.slice(usize::try_from(session.offset - begin).unwrap_or(chunk.len())..);
         match send_once(destination, &session, rest, digest).await? {
             Step::Done(response) => {
                 session.location = location(&response).unwrap_or(session.location);
                 *lock(newest) = Some(session.location.clone());
-                // Without a Range in the answer all was taken.
-                let taken = if digest.is_some() { end } else { range_end(&response).unwrap_or(end) };
-                if taken == end {
-                    return Ok(Sent::Chunk(Session { offset: end, ..session }));
+                if digest.is_some() {
+                    return Ok(Sent::Chunk(session));
                 }
-                session.offset = within(destination, taken, begin, end)?;
-                give_up_or_wait(&mut attempts, lost(destination)).await?;
+                // Without a Range in the answer all was taken.
+                session.offset = within(destination, range_end(&response).unwrap_or(end), begin, end)?;
+                if session.offset < end {
+                    give_up_or_wait(&mut attempts, lost(destination)).await?;
+                }
             }
             Step::Unsupported if session.offset == 0 => return Ok(Sent::Unsupported(chunk.clone())),
             Step::Unsupported => return Err(lost(destination)),
