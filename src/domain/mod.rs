@@ -5,6 +5,7 @@ pub mod artifact;
 pub mod credentials;
 pub mod decide;
 pub mod environment;
+pub mod files_layer;
 pub mod git;
 pub mod gzip;
 pub mod image;

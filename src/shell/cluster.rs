@@ -91,13 +91,13 @@ impl Cluster {
         }
     }
 
-    /// Writes `status` where it differs from what `image` has.
+    /// Writes `status` where it differs from what `image` has; gives the resource as it is then.
     ///
     /// # Errors
     /// When the API server does not answer.
-    pub async fn write_status(&self, image: &MinimalImage, status: &Status) -> kube::Result<()> {
+    pub async fn write_status(&self, image: &MinimalImage, status: &Status) -> kube::Result<Option<MinimalImage>> {
         if image.status.as_ref() == Some(status) {
-            return Ok(());
+            return Ok(None);
         }
         let patch = json!({
             "apiVersion": MinimalImage::api_version(&()),
@@ -107,7 +107,7 @@ impl Cluster {
         });
         let images = self.namespaced::<MinimalImage>(&image.namespace().unwrap_or_default());
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        images.patch_status(&image.name_any(), &params, &Patch::Apply(patch)).await.map(|_| ())
+        images.patch_status(&image.name_any(), &params, &Patch::Apply(patch)).await.map(Some)
     }
 
     /// Records an Event about `image`; one that cannot be recorded is no reason to stop.

@@ -3,6 +3,9 @@
 pub mod cache;
 pub mod cluster;
 pub mod collect;
+pub mod health;
+pub mod lease;
+pub mod metrics;
 pub mod net;
 pub mod pack;
 pub mod queue;
@@ -11,4 +14,21 @@ pub mod rooted;
 pub mod socket;
 pub mod source;
 pub mod steps;
+pub mod telemetry;
 pub mod unpack;
+
+/// An error with its causes in one line: `failed to reach host: connection refused`.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        // Some libraries repeat their cause's words in their own.
+        if !text.ends_with(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = error.source();
+    }
+    text
+}

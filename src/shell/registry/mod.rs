@@ -15,6 +15,7 @@ mod retry;
 mod spool;
 mod token;
 mod transport;
+mod unpacked;
 mod upload;
 
 use std::{path::PathBuf, sync::Arc};

@@ -1,0 +1,301 @@
+//! Answers what a decision asks: secrets, sources, registries, the queue. Failures become values with a stable reason.
+
+use std::{collections::BTreeMap, sync::Mutex};
+
+use futures::future::join_all;
+use kube::ResourceExt;
+
+use crate::{
+    api::{conditions::Reason, v1alpha1::{LocalReference, MinimalImage}},
+    domain::{
+        artifact::Artifact,
+        credentials::Keychain,
+        decide::{Facts, Question, ResolvedImage, Trouble},
+        git::GitRef,
+        plan::{GitTarget, Plan, SourceKind},
+        recipe::Key,
+        record::Signer,
+        settings::Settings,
+        source::{Credential, ServerCredential, config_map_digest},
+        task::FailureReason,
+        value::{Digest, Reference},
+    },
+    shell::{
+        cache::Cache,
+        chain,
+        cluster::Cluster,
+        net::Http,
+        queue::{ImageId, Queue},
+        registry::{Client, Registry, RegistryError},
+        source::{self, SourceError},
+    },
+};
+
+/// Names the server that a Secret may be sent to.
+const HOST_ANNOTATION: &str = "minimalimage.dev/host";
+
+/// Everything outside a MinimalImage that the operator can ask.
+pub(super) struct World {
+    pub cluster: Cluster,
+    pub http: Http,
+    pub registry: Registry,
+    pub queue: Queue,
+    pub signer: Signer,
+    pub settings: Settings,
+    /// How to let the operator read Secrets, for the message when it may not.
+    pub account: String,
+    pub sizes: Sizes,
+}
+
+/// Unpacked sizes by manifest digest: they follow from content, so whoever may read the manifest may know them.
+#[derive(Default)]
+pub(super) struct Sizes(Mutex<BTreeMap<Digest, u64>>);
+
+/// One resource's view of the world: with its credentials.
+pub(super) struct Answers<'a> {
+    pub world: &'a World,
+    pub image: &'a MinimalImage,
+    pub plan: &'a Plan,
+    pub id: ImageId,
+}
+
+impl Answers<'_> {
+    /// Answers all of `questions`, at the same time, into `facts`.
+    pub async fn answer(&self, questions: Vec<Question>, facts: &mut Facts) {
+        let answers = join_all(questions.into_iter().map(|question| self.one(question))).await;
+        answers.into_iter().for_each(|put| put(facts));
+    }
+
+    async fn one(&self, question: Question) -> Box<dyn FnOnce(&mut Facts) + Send> {
+        match question {
+            Question::Revision => {
+                let answer = self.revision().await;
+                Box::new(|facts| facts.revision = Some(answer))
+            }
+            Question::CredentialHost => {
+                let answer = self.source_secret().await.map(|secret| secret.map(|(_, host)| host));
+                Box::new(|facts| facts.credential_host = Some(answer))
+            }
+            Question::Image(reference) => {
+                let answer = self.resolve(&reference).await;
+                Box::new(move |facts| drop(facts.images.insert(reference, answer)))
+            }
+            Question::Record(key) => {
+                let answer = self.record(&key).await;
+                Box::new(move |facts| drop(facts.records.insert(key, answer)))
+            }
+            Question::Adopt { artifact, keys } => {
+                let answer = self.adopt(artifact, &keys).await;
+                Box::new(move |facts| drop(facts.adopted.insert(artifact, answer)))
+            }
+            Question::Slot => {
+                let answer = self.world.queue.ask(&self.id);
+                Box::new(|facts| facts.slot = Some(answer))
+            }
+            Question::Publish(publication) => {
+                let answer = self.publish(&publication).await;
+                Box::new(|facts| facts.published = Some(answer))
+            }
+        }
+    }
+
+    async fn revision(&self) -> Result<String, Trouble> {
+        let Some(source) = &self.plan.source else { return Ok(String::new()) };
+        match &source.kind {
+            SourceKind::Git { url, target, .. } => {
+                let reference = git_reference(target)?;
+                let secret = self.source_secret().await?;
+                let credential = secret.map(|(credential, host)| ServerCredential::new(&host, credential));
+                let credential = credential.transpose().map_err(|error| credential_trouble(&error))?;
+                let commit = source::resolve(&self.world.http, url, &reference, credential.as_ref()).await;
+                commit.map(|commit| commit.to_string()).map_err(|error| source_trouble(&error))
+            }
+            SourceKind::ConfigMap { name } => {
+                let namespace = self.image.namespace().unwrap_or_default();
+                let data = self.world.cluster.config_map(&namespace, name).await;
+                let data = data.map_err(|error| self.reference_trouble("ConfigMap", name, &error))?;
+                Ok(config_map_digest(&data).to_string())
+            }
+            SourceKind::Http { .. } | SourceKind::Inline { .. } => Ok(source.pinned_revision().unwrap_or_default()),
+        }
+    }
+
+    /// The source's credential and the server that it is for.
+    async fn source_secret(&self) -> Result<Option<(Credential, String)>, Trouble> {
+        let Some(name) = self.plan.source.as_ref().and_then(|source| source.secret()) else { return Ok(None) };
+        let (data, annotations) = self.secret(name).await?;
+        let Some(host) = annotations.get(HOST_ANNOTATION) else {
+            let message = format!(
+                "Secret {name} does not say which server it is for: kubectl annotate secret {name} {HOST_ANNOTATION}=https://HOST"
+            );
+            return Err(Trouble { reason: Reason::SourceAccessDenied, message });
+        };
+        let credential = Credential::from_secret(&data).map_err(|error| credential_trouble(&error))?;
+        Ok(Some((credential, host.clone())))
+    }
+
+    async fn resolve(&self, reference: &Reference) -> Result<ResolvedImage, Trouble> {
+        let client = self.pull_client().await?;
+        let found = client.resolve(reference, &self.plan.platform).await.map_err(|error| registry_trouble(&error))?;
+        let Some(found) = found else {
+            let message = format!("{reference} does not exist in its registry: check name and tag");
+            return Err(Trouble { reason: Reason::ImageNotFound, message });
+        };
+        let digest = found.manifest.digest;
+        let size = match self.world.sizes.get(digest) {
+            Some(size) => size,
+            None => {
+                let size = client.unpacked_size(reference.repository(), &found).await;
+                let size = size.map_err(|error| registry_trouble(&error))?;
+                self.world.sizes.put(digest, size);
+                size
+            }
+        };
+        Ok(ResolvedImage {
+            digest: found.reference_digest,
+            manifest_digest: digest,
+            size,
+            compressed_size: found.compressed_size,
+        })
+    }
+
+    async fn record(&self, key: &Key) -> Result<Option<Artifact>, Trouble> {
+        self.cache().await?.lookup(key).await.map_err(|error| registry_trouble(&error))
+    }
+
+    /// Reads what an agent made and vouches for it. Under the first key someone else may have been faster: theirs counts.
+    async fn adopt(&self, digest: Digest, keys: &[Key]) -> Result<Artifact, Trouble> {
+        let cache = self.cache().await?;
+        let failed = |error: RegistryError| registry_trouble(&error);
+        let (artifact, size) = cache.read(digest).await.map_err(failed)?;
+        if let Some(first) = keys.first()
+            && let Some(earlier) = cache.lookup(first).await.map_err(failed)?
+        {
+            return Ok(earlier);
+        }
+        for key in keys {
+            cache.record(&self.world.signer, key, digest, size).await.map_err(failed)?;
+        }
+        Ok(artifact)
+    }
+
+    /// The cache repository with the credentials for it.
+    pub(super) async fn cache(&self) -> Result<Cache, Trouble> {
+        let client = self.cache_client().await?;
+        Ok(Cache::new(client, self.plan.cache.clone(), self.world.settings.public_key.clone()))
+    }
+
+    pub(super) async fn cache_client(&self) -> Result<Client, Trouble> {
+        let spec = &self.image.spec;
+        let own = spec.cache.as_ref().and_then(|cache| cache.secret_ref.as_ref());
+        self.client(own.or(spec.destination.secret_ref.as_ref()).into_iter()).await
+    }
+
+    pub(super) async fn destination_client(&self) -> Result<Client, Trouble> {
+        self.client(self.image.spec.destination.secret_ref.iter()).await
+    }
+
+    /// For builder and base images: the spec's pull Secrets, then those of the ServiceAccount, as the kubelet has it.
+    pub(super) async fn pull_client(&self) -> Result<Client, Trouble> {
+        let spec = &self.image.spec;
+        let namespace = self.image.namespace().unwrap_or_default();
+        let mut secrets = spec.image_pull_secrets.clone();
+        if let Some(account) = &spec.service_account_name {
+            let names = self.world.cluster.pull_secrets(&namespace, account).await;
+            let names = names.map_err(|error| self.reference_trouble("ServiceAccount", account, &error))?;
+            secrets.extend(names.into_iter().map(|name| LocalReference { name }));
+        }
+        self.client(secrets.iter()).await
+    }
+
+    async fn client(&self, secrets: impl Iterator<Item = &LocalReference>) -> Result<Client, Trouble> {
+        let mut keychain = Keychain::default();
+        for LocalReference { name } in secrets {
+            let (data, _) = self.secret(name).await?;
+            let config = data.get(".dockerconfigjson").ok_or_else(|| Trouble {
+                reason: Reason::RegistryAccessDenied,
+                message: format!("Secret {name} has no key .dockerconfigjson: make it with kubectl create secret docker-registry"),
+            })?;
+            let parsed = Keychain::parse(config).map_err(|error| Trouble {
+                reason: Reason::RegistryAccessDenied,
+                message: format!("Secret {name} cannot be used: {error}"),
+            })?;
+            keychain = keychain.merge(parsed);
+        }
+        Ok(self.world.registry.with(keychain))
+    }
+
+    async fn secret(&self, name: &str) -> Result<(BTreeMap<String, Vec<u8>>, BTreeMap<String, String>), Trouble> {
+        let namespace = self.image.namespace().unwrap_or_default();
+        let secret = self.world.cluster.secret(&namespace, name).await;
+        secret.map_err(|error| self.reference_trouble("Secret", name, &error))
+    }
+
+    fn reference_trouble(&self, kind: &str, name: &str, error: &kube::Error) -> Trouble {
+        let namespace = self.image.namespace().unwrap_or_default();
+        let code = if let kube::Error::Api(status) = error { status.code } else { 0 };
+        let (reason, message) = match code {
+            404 => (Reason::ReferenceNotFound, format!("{kind} {name} does not exist in namespace {namespace}")),
+            403 if kind == "Secret" => (
+                Reason::SecretAccessDenied,
+                format!(
+                    "the operator may not read Secrets in namespace {namespace}: kubectl create rolebinding minimalimage-secrets \
+                     --namespace {namespace} --clusterrole minimalimage-secrets --serviceaccount {}",
+                    self.world.account
+                ),
+            ),
+            _ => (Reason::ReferenceNotFound, format!("failed to read {kind} {name}: {}", chain(error))),
+        };
+        Trouble { reason, message }
+    }
+}
+
+impl Sizes {
+    /// So many images that even their names alone stay small.
+    const MOST: usize = 10_000;
+
+    fn get(&self, digest: Digest) -> Option<u64> {
+        self.0.lock().ok()?.get(&digest).copied()
+    }
+
+    fn put(&self, digest: Digest, size: u64) {
+        let Ok(mut sizes) = self.0.lock() else { return };
+        if sizes.len() >= Self::MOST {
+            sizes.clear();
+        }
+        sizes.insert(digest, size);
+    }
+}
+
+fn git_reference(target: &GitTarget) -> Result<GitRef, Trouble> {
+    let invalid = |error: &dyn std::fmt::Display| Trouble { reason: Reason::InvalidSpec, message: format!("spec.source.git.ref: {error}") };
+    Ok(match target {
+        GitTarget::Head => GitRef::Head,
+        GitTarget::Branch(name) => GitRef::Branch(name.parse().map_err(|error| invalid(&error))?),
+        GitTarget::Tag(name) => GitRef::Tag(name.parse().map_err(|error| invalid(&error))?),
+        GitTarget::Commit(id) => GitRef::Commit(id.parse().map_err(|error| invalid(&error))?),
+    })
+}
+
+fn credential_trouble(error: &dyn std::error::Error) -> Trouble {
+    Trouble { reason: Reason::SourceAccessDenied, message: chain(error) }
+}
+
+fn source_trouble(error: &SourceError) -> Trouble {
+    let reason = match error.reason() {
+        FailureReason::SourceAccessDenied => Reason::SourceAccessDenied,
+        FailureReason::SourceInvalid => Reason::SourceInvalid,
+        _ => Reason::SourceUnavailable,
+    };
+    Trouble { reason, message: chain(error) }
+}
+
+pub(super) fn registry_trouble(error: &RegistryError) -> Trouble {
+    let reason = match error {
+        RegistryError::NotFound { .. } => Reason::ImageNotFound,
+        RegistryError::AccessDenied { .. } => Reason::RegistryAccessDenied,
+        RegistryError::Unavailable { .. } | RegistryError::UploadLost { .. } => Reason::RegistryUnavailable,
+        RegistryError::Invalid { .. } | RegistryError::AddressRefused { .. } => Reason::RegistryInvalid,
+    };
+    Trouble { reason, message: chain(error) }
+}

@@ -1,0 +1,146 @@
+//! Puts an image together in its registry: layers mounted or streamed, then config, manifest, and the tags last.
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+
+use crate::{
+    api::conditions::Reason,
+    domain::{
+        artifact::{LAYER_TYPE, Layer, OutputReport},
+        decide::{Publication, PublicationLayer, Published, Trouble},
+        files_layer,
+        image::{self, BaseImage, Image, SourcedLayer},
+        value::{Descriptor, Digest, Reference},
+    },
+    shell::registry::{Client, RegistryError},
+};
+
+use super::answers::{Answers, registry_trouble};
+
+/// Layers that travel at the same time.
+const TRANSFERS: usize = 4;
+
+/// The clients for the three places that an image has to do with.
+struct Clients {
+    pull: Client,
+    cache: Client,
+    destination: Client,
+}
+
+impl Answers<'_> {
+    pub(super) async fn publish(&self, publication: &Publication) -> Result<Published, Trouble> {
+        let (pull, cache, destination) =
+            futures::try_join!(self.pull_client(), self.cache_client(), self.destination_client())?;
+        let clients = Clients { pull, cache, destination };
+        let base = self.base(&clients, publication).await?;
+        let (layers, files) = own_layers(publication).map_err(|error| Trouble {
+            reason: Reason::InvalidSpec,
+            message: format!("spec.image.files: {error}"),
+        })?;
+        let sourced: Vec<SourcedLayer> = layers.iter().map(|(layer, _)| layer.clone()).collect();
+        let image = image::assemble(base.as_ref(), &sourced, &publication.image, &publication.platform);
+        let image = image.map_err(|error| Trouble { reason: Reason::RegistryInvalid, message: error.to_string() })?;
+        self.push(&clients, publication, &image, layers).await.map_err(|error| registry_trouble(&error))?;
+        self.tag(&clients, publication, &image).await?;
+        Ok(Published {
+            digest: image.digest,
+            base_layers: image.base_layers,
+            base_created: image.base_created,
+            layers: sourced,
+            files,
+        })
+    }
+
+    async fn base(&self, clients: &Clients, publication: &Publication) -> Result<Option<BaseImage>, Trouble> {
+        let Some((reference, digest)) = &publication.base else { return Ok(None) };
+        let pinned = reference.repository().pinned(*digest);
+        let found = clients.pull.resolve(&pinned, &publication.platform).await;
+        let Some(found) = found.map_err(|error| registry_trouble(&error))? else {
+            let message = format!("the base image {pinned} is no longer in its registry");
+            return Err(Trouble { reason: Reason::ImageNotFound, message });
+        };
+        Ok(Some(BaseImage {
+            reference: reference.clone(),
+            digest: *digest,
+            manifest: found.manifest.bytes.to_vec(),
+            config: found.config.to_vec(),
+        }))
+    }
+
+    /// Everything but the tags. When the registry has the manifest, it has all that it names.
+    async fn push(
+        &self,
+        clients: &Clients,
+        publication: &Publication,
+        image: &Image,
+        layers: Vec<(SourcedLayer, Option<Bytes>)>,
+    ) -> Result<(), RegistryError> {
+        let to = &publication.repository;
+        let pinned = to.pinned(image.digest);
+        if clients.destination.head(&pinned).await?.is_some() {
+            return Ok(());
+        }
+        let base = publication.base.as_ref().map(|(reference, _)| reference.repository().clone());
+        let from_base = image.base_layers.iter().filter_map(|layer| {
+            let descriptor = Descriptor { media_type: layer.media_type.clone(), digest: layer.digest, size: layer.size };
+            Some((&clients.pull, base.clone()?, descriptor))
+        });
+        let from_cache = layers.iter().filter(|(_, bytes)| bytes.is_none()).map(|(layer, _)| {
+            let Layer { media_type, digest, compressed_size, .. } = layer.layer.clone();
+            (&clients.cache, publication.cache.clone(), Descriptor { media_type, digest, size: compressed_size })
+        });
+        let transfers = from_base.chain(from_cache).collect::<Vec<_>>().into_iter().map(|(client, from, descriptor)| async move {
+            let transfer = clients.destination.mount_or_copy(client, &from, to, &descriptor).await?;
+            tracing::info!(layer = %descriptor.digest, bytes = descriptor.size, ?transfer, "layer");
+            Ok::<_, RegistryError>(())
+        });
+        futures::stream::iter(transfers).buffer_unordered(TRANSFERS).try_collect::<()>().await?;
+        for bytes in layers.into_iter().filter_map(|(_, bytes)| bytes) {
+            clients.destination.push_bytes(to, bytes).await?;
+        }
+        clients.destination.push_bytes(to, Bytes::from(image.config.clone())).await?;
+        let manifest = Bytes::from(image.manifest.clone());
+        clients.destination.push_manifest(&pinned, image::MANIFEST_TYPE, manifest).await.map(|_| ())
+    }
+
+    /// The tags, if the spec is still the one that was built: a late result must not take the name of a newer one.
+    async fn tag(&self, clients: &Clients, publication: &Publication, image: &Image) -> Result<(), Trouble> {
+        let current = self.world.cluster.generation(self.image).await;
+        let current = current.map_err(|error| Trouble { reason: Reason::BuildInterrupted, message: error.to_string() })?;
+        if current != Some(publication.generation) {
+            let message = "the spec changed while its image was being pushed; no tag was written".to_owned();
+            return Err(Trouble { reason: Reason::BuildInterrupted, message });
+        }
+        let tags = publication.tags.iter().map(|tag: &Reference| {
+            let manifest = Bytes::from(image.manifest.clone());
+            clients.destination.push_manifest(tag, image::MANIFEST_TYPE, manifest)
+        });
+        futures::future::try_join_all(tags).await.map(|_| ()).map_err(|error| registry_trouble(&error))
+    }
+}
+
+/// The layers on top of the base; those made here with their bytes.
+type OwnLayers = (Vec<(SourcedLayer, Option<Bytes>)>, Option<OutputReport>);
+
+fn own_layers(publication: &Publication) -> Result<OwnLayers, files_layer::FilesError> {
+    let mut report = None;
+    let mut layers = Vec::new();
+    for layer in &publication.layers {
+        match layer {
+            PublicationLayer::Artifact(layer) => layers.push((layer.clone(), None)),
+            PublicationLayer::Files(files) => {
+                let (bytes, made) = files_layer::pack(files, publication.base.is_some())?;
+                let layer = Layer {
+                    media_type: LAYER_TYPE.into(),
+                    digest: Digest::of(&bytes),
+                    compressed_size: bytes.len() as u64,
+                    diff_id: made.diff_id,
+                    size: made.size,
+                };
+                report = Some(made);
+                layers.push((SourcedLayer { layer, from: "files".into() }, Some(Bytes::from(bytes))));
+            }
+        }
+    }
+    Ok((layers, report))
+}

@@ -1,0 +1,134 @@
+//! The operator's settings, read once: flags, the registries file, CA certificates, the signing key, what already runs.
+
+use std::{collections::BTreeMap, path::Path};
+
+use anyhow::Context as _;
+use k8s_openapi::api::batch::v1::Job;
+use kube::{Api, Client, ResourceExt, api::ListParams};
+
+use crate::{
+    cli::OperatorArgs,
+    domain::{
+        job::MANAGED_BY,
+        record::{Signer, new_signing_key},
+        settings::Settings,
+        task::{Limits, Network, RegistrySettings},
+    },
+    shell::{
+        cluster::Cluster,
+        health::Health,
+        net::Http,
+        queue::{ImageId, Queue},
+        registry::Registry,
+    },
+};
+
+use super::{
+    answers::{Sizes, World},
+    reconcile::Operator,
+};
+
+/// The Secret that holds the key which vouches for artifacts.
+const SIGNING_SECRET: &str = "minimalimage-signing-key";
+/// CA certificates travel to every agent in an environment variable.
+const CA_BYTES: usize = 32 * 1024;
+
+/// The operator, and the stream of those whose turn in the queue has come.
+pub(super) async fn operator(
+    args: &OperatorArgs,
+    client: Client,
+    health: Health,
+) -> anyhow::Result<(Operator, impl futures::Stream<Item = ImageId> + Send + 'static)> {
+    let network = network(args)?;
+    let cluster = Cluster::new(client.clone());
+    let signer = signer(&cluster, &args.namespace).await?;
+    let (queue, woken) = Queue::new(args.max_builds, args.max_builds_per_namespace);
+    hold_running(&queue, args, client).await?;
+    let settings = Settings {
+        agent_image: args.agent_image.clone(),
+        proxy: proxy(),
+        public_key: signer.public_key(),
+        limits: Limits { source_bytes: args.scratch_bytes.min(Limits::default().source_bytes), ..Limits::default() },
+        scratch_bytes: args.scratch_bytes,
+        platform_user: args.platform_user,
+        init_container: args.init_container,
+        network,
+        ..Settings::default()
+    };
+    let http = Http::new(&settings.network)?;
+    let account = std::env::var("MINIMALIMAGE_SERVICE_ACCOUNT").unwrap_or_else(|_| "minimalimage".into());
+    let world = World {
+        cluster,
+        registry: Registry::over(http.clone()),
+        http,
+        queue,
+        signer,
+        settings,
+        account: format!("{}:{account}", args.namespace),
+        sizes: Sizes::default(),
+    };
+    let woken = futures::stream::unfold(woken, |mut woken| async move { woken.recv().await.map(|id| (id, woken)) });
+    Ok((Operator::new(world, health), woken))
+}
+
+/// What operator and agents are told about the network.
+pub(crate) fn network(args: &OperatorArgs) -> anyhow::Result<Network> {
+    let ca_certificates = match &args.ca_file {
+        Some(path) => Some(certificates(path)?),
+        None => None,
+    };
+    Ok(Network {
+        registries: registries(args.registries_file.as_deref())?,
+        ca_certificates,
+        allowed_ranges: args.allow_address_range.clone(),
+        denied_ranges: args.deny_address_range.clone(),
+    })
+}
+
+fn certificates(path: &Path) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("failed to read {}", path.display()))?;
+    anyhow::ensure!(
+        text.len() <= CA_BYTES,
+        "{} has {} bytes, expected at most {CA_BYTES}: give only the certificates that are not among the usual ones",
+        path.display(),
+        text.len()
+    );
+    Ok(text)
+}
+
+/// The registries file: host → settings.
+pub(crate) fn registries(path: Option<&Path>) -> anyhow::Result<BTreeMap<String, RegistrySettings>> {
+    let Some(path) = path else { return Ok(BTreeMap::new()) };
+    let text = std::fs::read_to_string(path).with_context(|| format!("failed to read {}", path.display()))?;
+    serde_saphyr::from_str(&text).with_context(|| format!("{} is not a registries file", path.display()))
+}
+
+fn proxy() -> BTreeMap<String, String> {
+    let names = ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"];
+    names.into_iter().filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?))).collect()
+}
+
+async fn signer(cluster: &Cluster, namespace: &str) -> anyhow::Result<Signer> {
+    let fresh = new_signing_key()?;
+    let key = cluster.own_secret(namespace, SIGNING_SECRET, "key.der", &fresh).await;
+    let key = key.with_context(|| format!("failed to read or make Secret {namespace}/{SIGNING_SECRET}"))?;
+    Ok(Signer::from_pkcs8(&key)?)
+}
+
+/// Builds whose Pods were started by an earlier operator keep their places.
+async fn hold_running(queue: &Queue, args: &OperatorArgs, client: Client) -> anyhow::Result<()> {
+    let jobs: Api<Job> = match &args.watch_namespace {
+        Some(namespace) => Api::namespaced(client, namespace),
+        None => Api::all(client),
+    };
+    let ours = ListParams::default().labels(&format!("{}={}", MANAGED_BY.0, MANAGED_BY.1));
+    let jobs = jobs.list(&ours).await.context("failed to list Jobs")?;
+    let running = jobs.items.iter().filter(|job| job.status.as_ref().is_none_or(|status| status.completion_time.is_none() && status.failed.unwrap_or_default() == 0));
+    for job in running {
+        let owner = job.owner_references().iter().find(|owner| owner.controller == Some(true));
+        if let (Some(owner), Some(namespace)) = (owner, job.namespace()) {
+            queue.hold(ImageId { namespace, name: owner.name.clone() });
+        }
+    }
+    Ok(())
+}
