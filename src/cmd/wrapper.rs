@@ -8,7 +8,6 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     domain::{
@@ -20,6 +19,7 @@ use crate::{
     },
     shell::{
         collect::{self, CollectError, Scope, collect},
+        signals::Termination,
         socket::{Channel, SocketError},
         steps::{Interrupt, Steps, TERMINATED},
         unpack::unpack,
@@ -29,7 +29,7 @@ use crate::{
 /// Beside the socket: the agent has ended without needing a build container.
 pub const FINISHED: &str = "finished";
 /// How long the agent may take to listen; it starts before us.
-const CONNECT_LIMIT: Duration = Duration::from_secs(60);
+const CONNECT_LIMIT: Duration = Duration::from_mins(1);
 
 /// Where the wrapper works.
 #[derive(Debug, Clone)]
@@ -44,21 +44,7 @@ pub struct WrapperSettings {
 
 /// Runs a stage and gives the exit code for the container: that of the failing step, 1 for other failures.
 pub async fn run(settings: WrapperSettings) -> u8 {
-    let interrupt = Arc::new(Interrupt::default());
-    let work = {
-        let (settings, interrupt) = (settings.clone(), Arc::clone(&interrupt));
-        tokio::task::spawn_blocking(move || session(&settings, &interrupt))
-    };
-    tokio::pin!(work);
-    let result = loop {
-        tokio::select! {
-            result = &mut work => break result.map_err(anyhow::Error::from).and_then(|result| result),
-            () = terminated() => if !interrupt.terminate() {
-                // Nothing of the user runs: there is nothing to wait for.
-                break Ok(TERMINATED);
-            },
-        }
-    };
+    let result = supervised(&settings).await;
     let code = result.unwrap_or_else(|error| {
         last_words(&settings, &format!("{error:#}"));
         1
@@ -66,12 +52,22 @@ pub async fn run(settings: WrapperSettings) -> u8 {
     u8::try_from(code).unwrap_or(1)
 }
 
-async fn terminated() {
-    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-        (Ok(mut terminate), Ok(mut interrupt)) => {
-            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+/// Runs the session on a thread of its own, so that signals reach the steps meanwhile.
+async fn supervised(settings: &WrapperSettings) -> anyhow::Result<i32> {
+    let mut termination = Termination::new().context("failed to listen for signals")?;
+    let interrupt = Arc::new(Interrupt::default());
+    let mut work = {
+        let (settings, interrupt) = (settings.clone(), Arc::clone(&interrupt));
+        tokio::task::spawn_blocking(move || session(&settings, &interrupt))
+    };
+    loop {
+        tokio::select! {
+            result = &mut work => return result.context("the wrapper's thread ended early")?,
+            () = termination.requested() => if !interrupt.terminate() {
+                // Nothing of the user runs: there is nothing to wait for.
+                return Ok(TERMINATED);
+            },
         }
-        _ => std::future::pending().await,
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod collect;
 pub mod pack;
 pub mod rooted;
+pub mod signals;
 pub mod socket;
 pub mod steps;
 pub mod unpack;

@@ -12,7 +12,7 @@ use std::{
 use minimalimage::{
     domain::{
         recipe::Step,
-        task::FailureReason,
+        task::{AgentMessage, FailureReason},
         value::Digest,
         wire::{Frame, WrapperFailure},
     },
@@ -25,6 +25,12 @@ use support::{Memory, Pod, item, output, shell, task};
 #[test]
 fn wrapper_process() {
     support::be_the_wrapper();
+}
+
+/// Not a test of its own either.
+#[test]
+fn agent_process() {
+    support::be_a_hanging_agent();
 }
 
 fn sources() -> Memory {
@@ -288,4 +294,16 @@ async fn a_terminated_wrapper_passes_the_signal_on_and_starts_no_other_step() {
     assert_eq!((code, message.failure.unwrap().exit_code), (1, Some(143)));
     assert_eq!(wrapper.wait().unwrap().code(), Some(143));
     assert!(pod.path("root/workspace/caught").exists() && !pod.path("root/workspace/never").exists());
+}
+
+#[test]
+fn a_terminated_agent_says_so_at_once() {
+    let pod = Pod::new();
+    let mut agent = pod.hanging_agent();
+    let log = BufReader::new(agent.stdout.take().unwrap());
+    assert!(log.lines().any(|line| line.unwrap().contains("fetching")));
+    kill_process(Pid::from_child(&agent), Signal::TERM).unwrap();
+    assert_eq!(agent.wait().unwrap().code(), Some(1));
+    let message: AgentMessage = serde_json::from_slice(&fs::read(pod.path("agent.log")).unwrap()).unwrap();
+    assert_eq!(message.failure.unwrap().reason, FailureReason::BuildInterrupted);
 }
