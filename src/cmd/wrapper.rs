@@ -104,7 +104,7 @@ fn steps(
     let home = make_home(&settings.root);
     let ca_file = setup.ca_certificates.as_deref().map(|pem| ca_file(settings, pem)).transpose()?;
     let ca_file = ca_file.as_ref().map(|path| path.as_os_str());
-    let mut runner = Steps::start(environment(std::env::vars_os(), &home, ca_file), Arc::clone(interrupt))?;
+    let mut runner = Steps::start(environment(std::env::vars_os(), home.as_os_str(), ca_file), Arc::clone(interrupt))?;
     let mut failure = None;
     for (index, step) in setup.steps.iter().enumerate() {
         failure = match step {
@@ -199,19 +199,19 @@ fn log_tail(log: &LastBytes, setup: &Setup) -> String {
 }
 
 /// A directory that the steps may call their home: the container's, the user's, or one below `/tmp`.
-fn make_home(root: &Path) -> String {
+fn make_home(root: &Path) -> PathBuf {
     let users = fs::read_to_string(root.join("etc/passwd")).unwrap_or_default();
-    let own = std::env::var("HOME").ok().filter(|home| home != "/");
-    let users = home(&users, rustix::process::geteuid().as_raw()).map(str::to_owned);
-    let writable = |home: &String| {
-        let path = Path::new(home);
-        fs::create_dir_all(path).is_ok() && rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok()
+    let below = |home: &str| root.join(home.trim_start_matches('/'));
+    let own = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute() && home != Path::new("/"));
+    let users = home(&users, rustix::process::geteuid().as_raw()).map(below);
+    let writable = |home: &PathBuf| {
+        fs::create_dir_all(home).is_ok() && rustix::fs::access(home, rustix::fs::Access::WRITE_OK).is_ok()
     };
-    let chosen = own.into_iter().chain(users).find(writable);
-    chosen.unwrap_or_else(|| {
+    own.into_iter().chain(users).find(writable).unwrap_or_else(|| {
+        let fallback = below(FALLBACK_HOME);
         // Where not even /tmp can be written, the step itself says it best.
-        let _ = fs::create_dir_all(FALLBACK_HOME);
-        FALLBACK_HOME.into()
+        let _ = fs::create_dir_all(&fallback);
+        fallback
     })
 }
 

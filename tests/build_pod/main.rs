@@ -180,9 +180,36 @@ async fn what_steps_leave_running_is_killed_before_files_are_collected() {
 
 #[tokio::test]
 async fn tools_find_a_home_that_they_can_write() {
-    let line = "mkdir -p \"$HOME/.m2\" && touch \"$HOME/.m2/settings.xml\" && test \"$HOME\" != / && echo found > home";
-    let outcome = Pod::new().run(&task(vec![shell(line)], vec![output("/workspace/home", "/home/")]), &sources()).await;
-    assert_eq!(outcome.wrapper_code, 0, "{outcome:?}");
+    let line = "mkdir -p \"$HOME/.m2\" && touch \"$HOME/.m2/settings.xml\"";
+    let uid = rustix::process::geteuid().as_raw();
+    let entry = |home: &str| Some(format!("x:x:{uid}:0::{home}:/bin/sh\n"));
+    // Without an entry, with a good one, and with one that leads to a place where no directory can be.
+    let cases = [(None, "tmp/home"), (entry("/home/x"), "home/x"), (entry("/etc/passwd/none"), "tmp/home")];
+    for (users, home) in cases {
+        let pod = Pod::new();
+        if let Some(users) = &users {
+            fs::create_dir(pod.path("root/etc")).unwrap();
+            fs::write(pod.path("root/etc/passwd"), users).unwrap();
+        }
+        let outcome = pod.run(&task(vec![shell(line)], vec![]), &sources()).await;
+        assert_eq!(outcome.wrapper_code, 0, "{outcome:?}");
+        assert!(pod.path("root").join(home).join(".m2/settings.xml").exists(), "{users:?}");
+    }
+}
+
+#[tokio::test]
+async fn steps_trust_the_operators_certificates_beside_the_images_own() {
+    let pod = Pod::new();
+    fs::create_dir_all(pod.path("root/etc/ssl/certs")).unwrap();
+    fs::write(pod.path("root/etc/ssl/certs/ca-certificates.crt"), "IMAGE").unwrap();
+    let steps = vec![shell("cat \"$SSL_CERT_FILE\" > certificates")];
+    let mut task = task(steps, vec![output("/workspace/certificates", "/c")]);
+    task.inject_ca = true;
+    task.network.ca_certificates = Some("OPERATOR".into());
+    let memory = sources();
+    let outcome = pod.run(&task, &memory).await;
+    let artifact = memory.artifact(outcome.message.artifact.unwrap());
+    assert_eq!(memory.files(&artifact.layers[0])[0].3, "IMAGE\nOPERATOR");
 }
 
 #[tokio::test]
