@@ -4,7 +4,7 @@ mod support;
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
     os::unix::net::UnixStream,
     sync::atomic::Ordering,
 };
@@ -12,14 +12,14 @@ use std::{
 use minimalimage::{
     domain::{
         recipe::Step,
-        task::{AgentMessage, FailureReason},
+        task::{AgentMessage, FailureReason, StageTask},
         value::Digest,
         wire::{Frame, WrapperFailure},
     },
     shell::socket::Channel,
 };
 use rustix::process::{Pid, Signal, kill_process};
-use support::{Memory, Pod, item, output, shell, task};
+use support::{Memory, Pod, against, item, output, shell, task};
 
 /// Not a test of its own: the entry of the wrapper's process.
 #[test]
@@ -110,8 +110,8 @@ async fn a_known_key_ends_the_stage_before_its_first_step() {
     }
     let outcome = Pod::new().run(&task, &memory).await;
     assert_eq!((outcome.agent_code, outcome.wrapper_code, outcome.message.cached), (0, 0, true));
-    let fresh = support::Pod::new();
-    let outcome = fresh.run(&minimalimage::domain::task::StageTask { no_cache: true, ..task }, &memory).await;
+    let fresh = Pod::new();
+    let outcome = fresh.run(&StageTask { no_cache: true, ..task }, &memory).await;
     assert!(!outcome.message.cached && fresh.path("root/workspace/ran").exists());
 }
 
@@ -333,4 +333,30 @@ fn a_terminated_agent_says_so_at_once() {
     assert_eq!(agent.wait().unwrap().code(), Some(1));
     let message: AgentMessage = serde_json::from_slice(&fs::read(pod.path("agent.log")).unwrap()).unwrap();
     assert_eq!(message.failure.unwrap().reason, FailureReason::BuildInterrupted);
+}
+
+#[tokio::test]
+async fn hostile_and_lost_outputs_never_become_artifacts() {
+    let task = task(vec![], vec![output("/workspace", "/w")]);
+    let garbage = against(&task, |channel| {
+        let mut writer = channel.data_writer();
+        writer.write_all(&[7; 4096]).unwrap();
+        // The agent may have hung up already.
+        let _ = writer.finish();
+    });
+    assert_eq!(garbage.await, FailureReason::ArtifactInvalid);
+    assert_eq!(against(&task, |_| {}).await, FailureReason::BuildInterrupted);
+    let foreign = against(&task, |channel| channel.send(&Frame::Want(0)).unwrap());
+    assert_eq!(foreign.await, FailureReason::ArtifactInvalid);
+}
+
+#[tokio::test]
+async fn all_outputs_of_a_stage_share_one_limit() {
+    let steps = vec![shell("head -c 50000 /dev/zero > a; head -c 50000 /dev/zero > b")];
+    let mut task = task(steps, vec![output("/workspace/a", "/a"), output("/workspace/b", "/b")]);
+    task.limits.artifact_bytes = 110_000;
+    assert_eq!(Pod::new().run(&task, &sources()).await.message.failure, None);
+    task.limits.artifact_bytes = 90_000;
+    let failure = Pod::new().run(&task, &sources()).await.message.failure.unwrap();
+    assert_eq!(failure.reason, FailureReason::ArtifactInvalid);
 }

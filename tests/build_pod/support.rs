@@ -27,7 +27,9 @@ use minimalimage::{
         recipe::{CopyItem, Destination, FORMAT, Key, Output, Owner, Parents, Recipe, Step},
         task::{AgentFailure, AgentMessage, FailureReason, Limits, Network, Origin, SourceTask, StageTask},
         value::{Digest, Platform},
+        wire::Frame,
     },
+    shell::socket::Channel,
 };
 
 /// Tell a copy of this test program that it is the wrapper, or an agent whose source never comes, and where.
@@ -278,4 +280,21 @@ pub fn task(steps: Vec<Step>, outputs: Vec<Output>) -> StageTask {
         limits: Limits::default(),
         inject_ca: false,
     }
+}
+
+/// Plays a wrapper whose steps are done and that answers the request for the first output in its own way.
+pub async fn against(task: &StageTask, answer: impl FnOnce(&mut Channel) + Send + 'static) -> FailureReason {
+    let pod = Pod::new();
+    let socket = pod.agent_settings().socket;
+    let wrapper = tokio::task::spawn_blocking(move || {
+        let mut channel = Channel::connect(&socket, std::time::Duration::from_secs(10), || false).unwrap().unwrap();
+        channel.receive().unwrap();
+        channel.send(&Frame::Done).unwrap();
+        assert_eq!(channel.receive().unwrap(), Frame::SendOutput(0));
+        answer(&mut channel);
+    });
+    let (code, message) = pod.agent(task, &Memory::default()).await;
+    wrapper.await.unwrap();
+    assert_eq!((code, message.artifact), (1, None));
+    message.failure.unwrap().reason
 }
