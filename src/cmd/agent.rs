@@ -13,10 +13,7 @@ use std::{
 pub use backend::{Backend, LayerStream, LayerUpload, UploadError};
 use inputs::Inputs;
 use outputs::Outputs;
-use tokio::{
-    net::UnixListener,
-    signal::unix::{SignalKind, signal},
-};
+use tokio::net::UnixListener;
 
 use crate::{
     cmd::wrapper::{FINISHED, serve_outputs},
@@ -28,6 +25,7 @@ use crate::{
     },
     shell::{
         collect::Scope,
+        signals::Termination,
         socket::{Channel, SocketError},
     },
 };
@@ -48,25 +46,19 @@ pub struct AgentSettings {
 /// Does one stage, writes the termination message, and gives the exit code.
 pub async fn run(task: StageTask, settings: AgentSettings, backend: impl Backend) -> u8 {
     let mut message = AgentMessage::default();
-    let result = tokio::select! {
-        result = stage(&task, &settings, &backend, &mut message) => result,
-        () = terminated() => Err(AgentFailure::new(
-            FailureReason::BuildInterrupted,
-            "the build was stopped from outside (deadline, eviction or deletion)",
-        )),
+    let result = match Termination::new() {
+        Ok(mut termination) => tokio::select! {
+            result = stage(&task, &settings, &backend, &mut message) => result,
+            () = termination.requested() => Err(AgentFailure::new(
+                FailureReason::BuildInterrupted,
+                "the build was stopped from outside (deadline, eviction or deletion)",
+            )),
+        },
+        Err(error) => Err(internal("failed to listen for signals", &error)),
     };
     message.failure = result.err();
     let written = fs::write(&settings.termination_log, message.text());
     u8::from(message.failure.is_some() || written.is_err())
-}
-
-async fn terminated() {
-    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-        (Ok(mut terminate), Ok(mut interrupt)) => {
-            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-        }
-        _ => std::future::pending().await,
-    }
 }
 
 async fn stage<B: Backend>(

@@ -8,7 +8,6 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     domain::{
@@ -20,6 +19,7 @@ use crate::{
     },
     shell::{
         collect::{self, CollectError, Scope, collect},
+        signals::Termination,
         socket::{Channel, SocketError},
         steps::{Interrupt, Steps, TERMINATED},
         unpack::unpack,
@@ -29,7 +29,7 @@ use crate::{
 /// Beside the socket: the agent has ended without needing a build container.
 pub const FINISHED: &str = "finished";
 /// How long the agent may take to listen; it starts before us.
-const CONNECT_LIMIT: Duration = Duration::from_secs(60);
+const CONNECT_LIMIT: Duration = Duration::from_mins(1);
 
 /// Where the wrapper works.
 #[derive(Debug, Clone)]
@@ -44,21 +44,7 @@ pub struct WrapperSettings {
 
 /// Runs a stage and gives the exit code for the container: that of the failing step, 1 for other failures.
 pub async fn run(settings: WrapperSettings) -> u8 {
-    let interrupt = Arc::new(Interrupt::default());
-    let work = {
-        let (settings, interrupt) = (settings.clone(), Arc::clone(&interrupt));
-        tokio::task::spawn_blocking(move || session(&settings, &interrupt))
-    };
-    tokio::pin!(work);
-    let result = loop {
-        tokio::select! {
-            result = &mut work => break result.map_err(anyhow::Error::from).and_then(|result| result),
-            () = terminated() => if !interrupt.terminate() {
-                // Nothing of the user runs: there is nothing to wait for.
-                break Ok(TERMINATED);
-            },
-        }
-    };
+    let result = supervised(&settings).await;
     let code = result.unwrap_or_else(|error| {
         last_words(&settings, &format!("{error:#}"));
         1
@@ -66,12 +52,22 @@ pub async fn run(settings: WrapperSettings) -> u8 {
     u8::try_from(code).unwrap_or(1)
 }
 
-async fn terminated() {
-    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-        (Ok(mut terminate), Ok(mut interrupt)) => {
-            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+/// Runs the session on a thread of its own, so that signals reach the steps meanwhile.
+async fn supervised(settings: &WrapperSettings) -> anyhow::Result<i32> {
+    let mut termination = Termination::new().context("failed to listen for signals")?;
+    let interrupt = Arc::new(Interrupt::default());
+    let mut work = {
+        let (settings, interrupt) = (settings.clone(), Arc::clone(&interrupt));
+        tokio::task::spawn_blocking(move || session(&settings, &interrupt))
+    };
+    loop {
+        tokio::select! {
+            result = &mut work => return result.context("the wrapper's thread ended early")?,
+            () = termination.requested() => if !interrupt.terminate() {
+                // Nothing of the user runs: there is nothing to wait for.
+                return Ok(TERMINATED);
+            },
         }
-        _ => std::future::pending().await,
     }
 }
 
@@ -108,7 +104,7 @@ fn steps(
     let home = make_home(&settings.root);
     let ca_file = setup.ca_certificates.as_deref().map(|pem| ca_file(settings, pem)).transpose()?;
     let ca_file = ca_file.as_ref().map(|path| path.as_os_str());
-    let mut runner = Steps::start(environment(std::env::vars_os(), &home, ca_file), Arc::clone(interrupt))?;
+    let mut runner = Steps::start(environment(std::env::vars_os(), home.as_os_str(), ca_file), Arc::clone(interrupt))?;
     let mut failure = None;
     for (index, step) in setup.steps.iter().enumerate() {
         failure = match step {
@@ -203,19 +199,19 @@ fn log_tail(log: &LastBytes, setup: &Setup) -> String {
 }
 
 /// A directory that the steps may call their home: the container's, the user's, or one below `/tmp`.
-fn make_home(root: &Path) -> String {
+fn make_home(root: &Path) -> PathBuf {
     let users = fs::read_to_string(root.join("etc/passwd")).unwrap_or_default();
-    let own = std::env::var("HOME").ok().filter(|home| home != "/");
-    let users = home(&users, rustix::process::geteuid().as_raw()).map(str::to_owned);
-    let writable = |home: &String| {
-        let path = Path::new(home);
-        fs::create_dir_all(path).is_ok() && rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok()
+    let below = |home: &str| root.join(home.trim_start_matches('/'));
+    let own = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute() && home != Path::new("/"));
+    let users = home(&users, rustix::process::geteuid().as_raw()).map(below);
+    let writable = |home: &PathBuf| {
+        fs::create_dir_all(home).is_ok() && rustix::fs::access(home, rustix::fs::Access::WRITE_OK).is_ok()
     };
-    let chosen = own.into_iter().chain(users).find(writable);
-    chosen.unwrap_or_else(|| {
+    own.into_iter().chain(users).find(writable).unwrap_or_else(|| {
+        let fallback = below(FALLBACK_HOME);
         // Where not even /tmp can be written, the step itself says it best.
-        let _ = fs::create_dir_all(FALLBACK_HOME);
-        FALLBACK_HOME.into()
+        let _ = fs::create_dir_all(&fallback);
+        fallback
     })
 }
 

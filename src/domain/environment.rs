@@ -29,7 +29,7 @@ pub const CA_BUNDLES: [&str; 4] = [
 #[must_use]
 pub fn environment(
     container: impl IntoIterator<Item = (OsString, OsString)>,
-    home: &str,
+    home: &OsStr,
     ca_file: Option<&OsStr>,
 ) -> BTreeMap<OsString, OsString> {
     let mut variables: BTreeMap<OsString, OsString> =
@@ -57,8 +57,8 @@ mod tests {
             ]
             .map(|(name, value)| (name.into(), value.into()))
         };
-        let first = environment(container("pod-1"), "/tmp/home", Some(OsStr::new("/ca.pem")));
-        assert_eq!(first, environment(container("pod-2"), "/tmp/home", Some(OsStr::new("/ca.pem"))));
+        let first = environment(container("pod-1"), OsStr::new("/tmp/home"), Some(OsStr::new("/ca.pem")));
+        assert_eq!(first, environment(container("pod-2"), OsStr::new("/tmp/home"), Some(OsStr::new("/ca.pem"))));
         let get = |name: &str| first.get(OsStr::new(name)).and_then(|value| value.to_str());
         assert_eq!((get("PATH"), get("HOME"), get("HOSTNAME")), (Some("/bin"), Some("/tmp/home"), Some("build")));
         assert_eq!((get("SSL_CERT_FILE"), get("PIP_CERT")), (Some("/ca.pem"), Some("/own")));

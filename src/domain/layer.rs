@@ -162,7 +162,8 @@ fn split(name: &[u8]) -> Option<(&[u8], &[u8])> {
         return Some((b"", name));
     }
     let slashes = name.iter().enumerate().filter(|(index, byte)| **byte == b'/' && *index <= 155);
-    let (at, _) = slashes.filter(|(index, _)| index + 1 < name.len() && name.len() - index - 1 <= 100).last()?;
+    let mut slashes = slashes.filter(|(index, _)| index + 1 < name.len() && name.len() - index - 1 <= 100);
+    let (at, _) = slashes.next_back()?;
     Some((name.get(..at)?, name.get(at + 1..)?))
 }
 

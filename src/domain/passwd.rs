@@ -6,24 +6,22 @@ pub const FALLBACK_HOME: &str = "/tmp/home";
 /// A passwd file in which `uid` has an entry (Java's `user.home` and ssh read it, not `HOME`).
 #[must_use]
 pub fn passwd(uid: u32, gid: u32) -> String {
-    let mut text = String::from("root:x:0:0:root:/root:/bin/sh\n");
-    if uid != 0 {
-        text += &format!("build:x:{uid}:{gid}:build:{FALLBACK_HOME}:/bin/sh\n");
-    }
-    if uid != 65534 {
-        text += "nobody:x:65534:65534:nobody:/nonexistent:/bin/false\n";
-    }
-    text
+    let own = match uid {
+        0 => String::new(),
+        uid => format!("build:x:{uid}:{gid}:build:{FALLBACK_HOME}:/bin/sh\n"),
+    };
+    let nobody = if uid == 65534 { "" } else { "nobody:x:65534:65534:nobody:/nonexistent:/bin/false\n" };
+    format!("root:x:0:0:root:/root:/bin/sh\n{own}{nobody}")
 }
 
 /// The group file that belongs to [`passwd`].
 #[must_use]
 pub fn group(gid: u32) -> String {
-    let mut text = String::from("root:x:0:\n");
-    if gid != 0 && gid != 65534 {
-        text += &format!("build:x:{gid}:\n");
-    }
-    text + "nogroup:x:65534:\n"
+    let own = match gid {
+        0 | 65534 => String::new(),
+        gid => format!("build:x:{gid}:\n"),
+    };
+    format!("root:x:0:\n{own}nogroup:x:65534:\n")
 }
 
 /// The home of `uid` in the text of a passwd file.

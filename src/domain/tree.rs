@@ -293,51 +293,11 @@ pub fn carries_directory(parents: Parents, directory: &TreePath) -> bool {
 
 /// Directories that a base image has, often as symbolic links (`/lib`, `/var/run`) or with modes of their own (`/tmp`).
 fn is_usual(directory: &TreePath) -> bool {
-    const USUAL: [&str; 42] = [
-        "bin",
-        "boot",
-        "dev",
-        "etc",
-        "etc/ssl",
-        "etc/ssl/certs",
-        "home",
-        "lib",
-        "lib/aarch64-linux-gnu",
-        "lib/x86_64-linux-gnu",
-        "lib32",
-        "lib64",
-        "libx32",
-        "media",
-        "mnt",
-        "opt",
-        "proc",
-        "root",
-        "run",
-        "sbin",
-        "srv",
-        "sys",
-        "tmp",
-        "usr",
-        "usr/bin",
-        "usr/include",
-        "usr/lib",
-        "usr/lib/aarch64-linux-gnu",
-        "usr/lib/x86_64-linux-gnu",
-        "usr/lib64",
-        "usr/local",
-        "usr/local/bin",
-        "usr/local/lib",
-        "usr/sbin",
-        "usr/share",
-        "var",
-        "var/cache",
-        "var/lib",
-        "var/log",
-        "var/run",
-        "var/spool",
-        "var/tmp",
-    ];
-    std::str::from_utf8(directory.as_bytes()).is_ok_and(|path| USUAL.iter().any(|usual| *usual == path))
+    const USUAL: &str = "bin boot dev etc etc/ssl etc/ssl/certs home lib lib/aarch64-linux-gnu lib/x86_64-linux-gnu lib32 \
+         lib64 libx32 media mnt opt proc root run sbin srv sys tmp usr usr/bin usr/include usr/lib \
+         usr/lib/aarch64-linux-gnu usr/lib/x86_64-linux-gnu usr/lib64 usr/local usr/local/bin usr/local/lib usr/sbin \
+         usr/share var var/cache var/lib var/log var/run var/spool var/tmp";
+    USUAL.split_ascii_whitespace().any(|usual| usual.as_bytes() == directory.as_bytes())
 }
 
 #[cfg(test)]

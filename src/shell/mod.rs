@@ -11,6 +11,7 @@ pub mod pack;
 pub mod queue;
 pub mod registry;
 pub mod rooted;
+pub mod signals;
 pub mod socket;
 pub mod source;
 pub mod steps;

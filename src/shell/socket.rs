@@ -170,10 +170,12 @@ impl DataReader<'_> {
 
 impl Read for DataReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.left == 0 && self.stop.is_none() && !buffer.is_empty() {
-            if let Err(error) = self.advance() {
-                self.stop = Some(Err(error));
-            }
+        if self.left == 0
+            && self.stop.is_none()
+            && !buffer.is_empty()
+            && let Err(error) = self.advance()
+        {
+            self.stop = Some(Err(error));
         }
         match &self.stop {
             Some(Ok(Frame::DataEnd)) => return Ok(0),

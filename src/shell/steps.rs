@@ -31,18 +31,26 @@ pub const TERMINATED: i32 = 143;
 /// Stops the steps from another thread.
 #[derive(Debug, Default)]
 pub struct Interrupt {
+    /// Set from before a step is started until it has ended.
+    active: AtomicBool,
+    /// The running step's process group, once it is known.
     group: AtomicI32,
     stopped: AtomicBool,
 }
 
 impl Interrupt {
-    /// Passes SIGTERM on to the running step, after which no other starts.
-    ///
-    /// Gives whether a step was running.
+    /// Passes SIGTERM on to the running step, after which no other starts. Gives whether there is a step to wait for.
     pub fn terminate(&self) -> bool {
         self.stopped.store(true, Ordering::SeqCst);
-        let group = self.group.load(Ordering::SeqCst);
-        Pid::from_raw(group.max(0)).is_some_and(|group| kill_process_group(group, Signal::TERM).is_ok())
+        self.pass_on();
+        self.active.load(Ordering::SeqCst)
+    }
+
+    fn pass_on(&self) {
+        if let Some(group) = Pid::from_raw(self.group.load(Ordering::SeqCst)) {
+            // Fails only when the step has just ended.
+            let _ = kill_process_group(group, Signal::TERM);
+        }
     }
 }
 
@@ -73,10 +81,20 @@ impl Steps {
 
     /// Runs one command to its end and gives its exit code, 128 + signal number when it was killed.
     pub fn run(&mut self, command: &[String], env: &BTreeMap<String, String>, directory: &Path) -> io::Result<i32> {
+        self.interrupt.active.store(true, Ordering::SeqCst);
+        // Whoever stops us either sees that a step is active, or is seen here.
+        let code = if self.interrupt.stopped.load(Ordering::SeqCst) {
+            Ok(TERMINATED)
+        } else {
+            self.run_active(command, env, directory)
+        };
+        self.interrupt.active.store(false, Ordering::SeqCst);
+        // A step may take the signal for a reason to end well, but its work is not done.
+        code.map(|code| if code == 0 && self.interrupt.stopped.load(Ordering::SeqCst) { TERMINATED } else { code })
+    }
+
+    fn run_active(&mut self, command: &[String], env: &BTreeMap<String, String>, directory: &Path) -> io::Result<i32> {
         let Some((program, arguments)) = command.split_first() else { return Ok(0) };
-        if self.interrupt.stopped.load(Ordering::SeqCst) {
-            return Ok(TERMINATED);
-        }
         if let Err(error) = fs::create_dir_all(directory) {
             return self.refuse(CANNOT_RUN, &format!("failed to create {}: {error}", directory.display()));
         }
@@ -93,7 +111,8 @@ impl Steps {
         let id = i32::try_from(child.id()).map_err(io::Error::other)?;
         self.interrupt.group.store(id, Ordering::SeqCst);
         if self.interrupt.stopped.load(Ordering::SeqCst) {
-            self.interrupt.terminate();
+            // The signal may have come before the group was known.
+            self.interrupt.pass_on();
         }
         let status = wait_for(id);
         self.interrupt.group.store(0, Ordering::SeqCst);

@@ -4,7 +4,7 @@ mod support;
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
     os::unix::net::UnixStream,
     sync::atomic::Ordering,
 };
@@ -12,19 +12,25 @@ use std::{
 use minimalimage::{
     domain::{
         recipe::Step,
-        task::FailureReason,
+        task::{AgentMessage, FailureReason, StageTask},
         value::Digest,
         wire::{Frame, WrapperFailure},
     },
     shell::socket::Channel,
 };
 use rustix::process::{Pid, Signal, kill_process};
-use support::{Memory, Pod, item, output, shell, task};
+use support::{Memory, Pod, against, item, output, shell, task};
 
 /// Not a test of its own: the entry of the wrapper's process.
 #[test]
 fn wrapper_process() {
     support::be_the_wrapper();
+}
+
+/// Not a test of its own either.
+#[test]
+fn agent_process() {
+    support::be_a_hanging_agent();
 }
 
 fn sources() -> Memory {
@@ -104,8 +110,8 @@ async fn a_known_key_ends_the_stage_before_its_first_step() {
     }
     let outcome = Pod::new().run(&task, &memory).await;
     assert_eq!((outcome.agent_code, outcome.wrapper_code, outcome.message.cached), (0, 0, true));
-    let fresh = support::Pod::new();
-    let outcome = fresh.run(&minimalimage::domain::task::StageTask { no_cache: true, ..task }, &memory).await;
+    let fresh = Pod::new();
+    let outcome = fresh.run(&StageTask { no_cache: true, ..task }, &memory).await;
     assert!(!outcome.message.cached && fresh.path("root/workspace/ran").exists());
 }
 
@@ -174,9 +180,36 @@ async fn what_steps_leave_running_is_killed_before_files_are_collected() {
 
 #[tokio::test]
 async fn tools_find_a_home_that_they_can_write() {
-    let line = "mkdir -p \"$HOME/.m2\" && touch \"$HOME/.m2/settings.xml\" && test \"$HOME\" != / && echo found > home";
-    let outcome = Pod::new().run(&task(vec![shell(line)], vec![output("/workspace/home", "/home/")]), &sources()).await;
-    assert_eq!(outcome.wrapper_code, 0, "{outcome:?}");
+    let line = "mkdir -p \"$HOME/.m2\" && touch \"$HOME/.m2/settings.xml\"";
+    let uid = rustix::process::geteuid().as_raw();
+    let entry = |home: &str| Some(format!("x:x:{uid}:0::{home}:/bin/sh\n"));
+    // Without an entry, with a good one, and with one that leads to a place where no directory can be.
+    let cases = [(None, "tmp/home"), (entry("/home/x"), "home/x"), (entry("/etc/passwd/none"), "tmp/home")];
+    for (users, home) in cases {
+        let pod = Pod::new();
+        if let Some(users) = &users {
+            fs::create_dir(pod.path("root/etc")).unwrap();
+            fs::write(pod.path("root/etc/passwd"), users).unwrap();
+        }
+        let outcome = pod.run(&task(vec![shell(line)], vec![]), &sources()).await;
+        assert_eq!(outcome.wrapper_code, 0, "{outcome:?}");
+        assert!(pod.path("root").join(home).join(".m2/settings.xml").exists(), "{users:?}");
+    }
+}
+
+#[tokio::test]
+async fn steps_trust_the_operators_certificates_beside_the_images_own() {
+    let pod = Pod::new();
+    fs::create_dir_all(pod.path("root/etc/ssl/certs")).unwrap();
+    fs::write(pod.path("root/etc/ssl/certs/ca-certificates.crt"), "IMAGE").unwrap();
+    let steps = vec![shell("cat \"$SSL_CERT_FILE\" > certificates")];
+    let mut task = task(steps, vec![output("/workspace/certificates", "/c")]);
+    task.inject_ca = true;
+    task.network.ca_certificates = Some("OPERATOR".into());
+    let memory = sources();
+    let outcome = pod.run(&task, &memory).await;
+    let artifact = memory.artifact(outcome.message.artifact.unwrap());
+    assert_eq!(memory.files(&artifact.layers[0])[0].3, "IMAGE\nOPERATOR");
 }
 
 #[tokio::test]
@@ -288,4 +321,42 @@ async fn a_terminated_wrapper_passes_the_signal_on_and_starts_no_other_step() {
     assert_eq!((code, message.failure.unwrap().exit_code), (1, Some(143)));
     assert_eq!(wrapper.wait().unwrap().code(), Some(143));
     assert!(pod.path("root/workspace/caught").exists() && !pod.path("root/workspace/never").exists());
+}
+
+#[test]
+fn a_terminated_agent_says_so_at_once() {
+    let pod = Pod::new();
+    let mut agent = pod.hanging_agent();
+    let log = BufReader::new(agent.stdout.take().unwrap());
+    assert!(log.lines().any(|line| line.unwrap().contains("fetching")));
+    kill_process(Pid::from_child(&agent), Signal::TERM).unwrap();
+    assert_eq!(agent.wait().unwrap().code(), Some(1));
+    let message: AgentMessage = serde_json::from_slice(&fs::read(pod.path("agent.log")).unwrap()).unwrap();
+    assert_eq!(message.failure.unwrap().reason, FailureReason::BuildInterrupted);
+}
+
+#[tokio::test]
+async fn hostile_and_lost_outputs_never_become_artifacts() {
+    let task = task(vec![], vec![output("/workspace", "/w")]);
+    let garbage = against(&task, |channel| {
+        let mut writer = channel.data_writer();
+        writer.write_all(&[7; 4096]).unwrap();
+        // The agent may have hung up already.
+        let _ = writer.finish();
+    });
+    assert_eq!(garbage.await, FailureReason::ArtifactInvalid);
+    assert_eq!(against(&task, |_| {}).await, FailureReason::BuildInterrupted);
+    let foreign = against(&task, |channel| channel.send(&Frame::Want(0)).unwrap());
+    assert_eq!(foreign.await, FailureReason::ArtifactInvalid);
+}
+
+#[tokio::test]
+async fn all_outputs_of_a_stage_share_one_limit() {
+    let steps = vec![shell("head -c 50000 /dev/zero > a; head -c 50000 /dev/zero > b")];
+    let mut task = task(steps, vec![output("/workspace/a", "/a"), output("/workspace/b", "/b")]);
+    task.limits.artifact_bytes = 110_000;
+    assert_eq!(Pod::new().run(&task, &sources()).await.message.failure, None);
+    task.limits.artifact_bytes = 90_000;
+    let failure = Pod::new().run(&task, &sources()).await.message.failure.unwrap();
+    assert_eq!(failure.reason, FailureReason::ArtifactInvalid);
 }

@@ -1,5 +1,7 @@
 //! A Pod on one machine: a directory per container, a repository in memory, and the wrapper as a process of its own.
 
+#![allow(clippy::unwrap_used, reason = "a helper that fails fails its test, as in the tests themselves")]
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -25,11 +27,14 @@ use minimalimage::{
         recipe::{CopyItem, Destination, FORMAT, Key, Output, Owner, Parents, Recipe, Step},
         task::{AgentFailure, AgentMessage, FailureReason, Limits, Network, Origin, SourceTask, StageTask},
         value::{Digest, Platform},
+        wire::Frame,
     },
+    shell::socket::Channel,
 };
 
-/// Tells a copy of this test program that it is the wrapper, and where.
+/// Tell a copy of this test program that it is the wrapper, or an agent whose source never comes, and where.
 const WRAPPER: &str = "TEST_WRAPPER_POD";
+const AGENT: &str = "TEST_AGENT_POD";
 
 /// A repository in memory, and a source.
 #[derive(Clone, Default)]
@@ -38,6 +43,8 @@ pub struct Memory {
     pub keys: Arc<Mutex<Vec<Key>>>,
     pub known: Option<Digest>,
     pub source: Vec<(&'static str, &'static str)>,
+    /// Whether fetching says `fetching` and then takes for ever.
+    pub hangs: bool,
     /// How many uploads break after their first bytes.
     pub faults: Arc<AtomicU32>,
 }
@@ -69,6 +76,10 @@ impl Backend for Memory {
     type Upload = MemoryUpload;
 
     async fn fetch_source(&self, _: &SourceTask, into: &Path) -> Result<(), AgentFailure> {
+        if self.hangs {
+            println!("fetching");
+            std::future::pending::<()>().await;
+        }
         for (name, content) in &self.source {
             let path = into.join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -144,21 +155,26 @@ impl Pod {
     }
 
     pub fn agent_settings(&self) -> AgentSettings {
-        AgentSettings {
-            socket: self.path("shared/agent.sock"),
-            work_dir: self.path("work"),
-            termination_log: self.path("agent.log"),
-            threads: 2,
-        }
+        agent_settings(self.directory.path())
     }
 
     /// Starts the wrapper as a process of its own, with the environment that a kubelet might give it.
     pub fn wrapper(&self) -> Child {
+        let envs = [("HOSTNAME", "pod-x"), ("KUBERNETES_PORT", "1"), ("TOKEN", "s3cret-token"), ("HOME", "/")];
+        self.process("wrapper_process", WRAPPER).envs(envs).spawn().unwrap()
+    }
+
+    /// Starts an agent as a process of its own, whose source never comes.
+    pub fn hanging_agent(&self) -> Child {
+        self.process("agent_process", AGENT).spawn().unwrap()
+    }
+
+    fn process(&self, test: &str, variable: &str) -> Command {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "wrapper_process", "--nocapture"]).env_clear();
-        command.env(WRAPPER, self.directory.path()).env("PATH", std::env::var_os("PATH").unwrap());
-        command.envs([("HOSTNAME", "pod-x"), ("KUBERNETES_PORT", "1"), ("TOKEN", "s3cret-token"), ("HOME", "/")]);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        command.args(["--exact", test, "--nocapture"]).env_clear();
+        command.env(variable, self.directory.path()).env("PATH", std::env::var_os("PATH").unwrap());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
     }
 
     pub async fn agent(&self, task: &StageTask, backend: &Memory) -> (u8, AgentMessage) {
@@ -200,9 +216,28 @@ pub fn be_the_wrapper() {
         root: pod.join("root"),
         termination_log: pod.join("wrapper.log"),
     };
+    exit_with(wrapper::run(settings));
+}
+
+/// The same for [`Pod::hanging_agent`].
+pub fn be_a_hanging_agent() {
+    let Some(pod) = std::env::var_os(AGENT).map(PathBuf::from) else { return };
+    let settings = agent_settings(&pod);
+    exit_with(agent::run(task(vec![], vec![]), settings, Memory { hangs: true, ..Memory::default() }));
+}
+
+fn exit_with(code: impl Future<Output = u8>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let code = runtime.block_on(wrapper::run(settings));
-    std::process::exit(code.into());
+    std::process::exit(runtime.block_on(code).into());
+}
+
+fn agent_settings(pod: &Path) -> AgentSettings {
+    AgentSettings {
+        socket: pod.join("shared/agent.sock"),
+        work_dir: pod.join("work"),
+        termination_log: pod.join("agent.log"),
+        threads: 2,
+    }
 }
 
 pub fn item(source: &str, destination: &str) -> CopyItem {
@@ -245,4 +280,21 @@ pub fn task(steps: Vec<Step>, outputs: Vec<Output>) -> StageTask {
         limits: Limits::default(),
         inject_ca: false,
     }
+}
+
+/// Plays a wrapper whose steps are done and that answers the request for the first output in its own way.
+pub async fn against(task: &StageTask, answer: impl FnOnce(&mut Channel) + Send + 'static) -> FailureReason {
+    let pod = Pod::new();
+    let socket = pod.agent_settings().socket;
+    let wrapper = tokio::task::spawn_blocking(move || {
+        let mut channel = Channel::connect(&socket, std::time::Duration::from_secs(10), || false).unwrap().unwrap();
+        channel.receive().unwrap();
+        channel.send(&Frame::Done).unwrap();
+        assert_eq!(channel.receive().unwrap(), Frame::SendOutput(0));
+        answer(&mut channel);
+    });
+    let (code, message) = pod.agent(task, &Memory::default()).await;
+    wrapper.await.unwrap();
+    assert_eq!((code, message.artifact), (1, None));
+    message.failure.unwrap().reason
 }

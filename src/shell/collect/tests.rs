@@ -21,7 +21,9 @@ struct Root(tempfile::TempDir);
 impl Root {
     fn new(files: &[(&str, u32)]) -> Self {
         let root = Self(tempfile::tempdir().unwrap());
-        files.iter().for_each(|(name, mode)| root.file(name, *mode));
+        for (name, mode) in files {
+            root.file(name, *mode);
+        }
         root
     }
 
@@ -150,9 +152,9 @@ fn the_same_tree_gives_the_same_digest_whatever_order_it_was_made_in() {
     let files = [("d/z", 0o644), ("d/a/b", 0o755), ("d/a.b", 0o600), ("d/y", 0o644)];
     let digest = |root: &Root| {
         fs::hard_link(root.path("d/z"), root.path("d/0")).unwrap();
-        ["d", "d/a"].iter().for_each(|name| {
+        for name in ["d", "d/a"] {
             fs::set_permissions(root.path(name), PermissionsExt::from_mode(0o755)).unwrap();
-        });
+        }
         write(&root.collect(&[item("d", "/d")]).unwrap(), io::sink()).unwrap()
     };
     let forwards = digest(&Root::new(&files));
