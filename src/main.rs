@@ -1,5 +1,90 @@
-//! The one binary: parses the command line and dispatches.
+//! The one binary: parses the command line, dispatches, and turns errors into exit codes.
 
-fn main() {
-    print!("{}", minimalimage::api::crd::yaml().unwrap());
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser;
+use minimalimage::{
+    api::crd,
+    cli::{AgentCommand, Cli, Command, LogFormat},
+    cmd::{
+        agent::{self, AgentSettings, Remote},
+        install, operator, package,
+        wrapper::{self, WrapperSettings},
+    },
+    domain::task::{AGENT_WORK_DIR, AgentMessage, SHARED_DIR, StageTask, TASK_VARIABLE},
+    shell::{chain, telemetry},
+};
+use tokio::runtime::{Builder, Runtime};
+
+const TERMINATION_LOG: &str = "/dev/termination-log";
+const SOCKET: &str = "agent.sock";
+
+fn main() -> ExitCode {
+    // Two providers could be compiled in one day; whoever asks for the default gets this one.
+    let _first = rustls::crypto::ring::default_provider().install_default();
+    match dispatch(Cli::parse().command) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("minimalimage: {}", chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: Command) -> anyhow::Result<u8> {
+    match command {
+        Command::Operator(args) => {
+            telemetry::start(&args.log, args.log_format == LogFormat::Json).context("--log is not a filter")?;
+            Builder::new_multi_thread().enable_all().build()?.block_on(operator::run(*args)).map(|()| 0)
+        }
+        Command::Agent(AgentCommand::Install) => install::run(SHARED_DIR.as_ref(), None).map(|()| 0),
+        Command::Agent(AgentCommand::Run) => {
+            telemetry::start("info", false)?;
+            run_agent()
+        }
+        Command::Wrapper => {
+            let settings = WrapperSettings {
+                socket: format!("{SHARED_DIR}/{SOCKET}").into(),
+                root: "/".into(),
+                termination_log: TERMINATION_LOG.into(),
+            };
+            finish(single_threaded()?, wrapper::run(settings))
+        }
+        Command::Crd => {
+            print!("{}", crd::yaml()?);
+            Ok(0)
+        }
+        Command::Package(args) => single_threaded()?.block_on(package::run(args)).map(|()| 0),
+    }
+}
+
+fn run_agent() -> anyhow::Result<u8> {
+    let task = std::env::var(TASK_VARIABLE).with_context(|| format!("{TASK_VARIABLE} is not set"))?;
+    let task: StageTask = serde_json::from_str(&task).with_context(|| format!("{TASK_VARIABLE} is not a task"))?;
+    let settings = AgentSettings {
+        socket: format!("{SHARED_DIR}/{SOCKET}").into(),
+        work_dir: AGENT_WORK_DIR.into(),
+        termination_log: TERMINATION_LOG.into(),
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    match Remote::new(&task) {
+        Ok(remote) => finish(single_threaded()?, agent::run(task, settings, remote)),
+        Err(failure) => {
+            let message = AgentMessage { failure: Some(failure), ..AgentMessage::default() };
+            std::fs::write(TERMINATION_LOG, message.text()).context("failed to write the termination message")?;
+            Ok(1)
+        }
+    }
+}
+
+fn single_threaded() -> std::io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build()
+}
+
+/// Runs `work` to its exit code and does not wait for threads that may still block.
+fn finish(runtime: Runtime, work: impl Future<Output = u8>) -> anyhow::Result<u8> {
+    let code = runtime.block_on(work);
+    runtime.shutdown_background();
+    Ok(code)
 }

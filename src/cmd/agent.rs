@@ -3,6 +3,7 @@
 mod backend;
 mod inputs;
 mod outputs;
+mod remote;
 
 use std::{
     fs,
@@ -13,6 +14,7 @@ use std::{
 pub use backend::{Backend, LayerStream, LayerUpload, UploadError};
 use inputs::Inputs;
 use outputs::Outputs;
+pub use remote::Remote;
 use tokio::net::UnixListener;
 
 use crate::{

@@ -2,4 +2,6 @@
 
 pub mod agent;
 pub mod install;
+pub mod operator;
+pub mod package;
 pub mod wrapper;

@@ -3,12 +3,15 @@
 /// The home of a user that has none: always writable, since `/tmp` is.
 pub const FALLBACK_HOME: &str = "/tmp/home";
 
+/// The home of the generated user: a scratch volume of the Pod.
+const HOME: &str = super::plan::HOME;
+
 /// A passwd file in which `uid` has an entry (Java's `user.home` and ssh read it, not `HOME`).
 #[must_use]
 pub fn passwd(uid: u32, gid: u32) -> String {
     let own = match uid {
         0 => String::new(),
-        uid => format!("build:x:{uid}:{gid}:build:{FALLBACK_HOME}:/bin/sh\n"),
+        uid => format!("build:x:{uid}:{gid}:build:{HOME}:/bin/sh\n"),
     };
     let nobody = if uid == 65534 { "" } else { "nobody:x:65534:65534:nobody:/nonexistent:/bin/false\n" };
     format!("root:x:0:0:root:/root:/bin/sh\n{own}{nobody}")

@@ -72,7 +72,8 @@ impl Cluster {
     /// When the API server refuses it or does not answer.
     pub async fn create(&self, job: &Job) -> kube::Result<()> {
         let jobs = self.namespaced::<Job>(&job.namespace().unwrap_or_default());
-        match jobs.create(&PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() }, job).await {
+        match jobs.create(&PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() }, job).await
+        {
             Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
             result => result.map(|_| ()),
         }
@@ -131,7 +132,8 @@ impl Cluster {
     pub async fn generation(&self, image: &MinimalImage) -> kube::Result<Option<i64>> {
         let images = self.namespaced::<MinimalImage>(&image.namespace().unwrap_or_default());
         let current = images.get_metadata_opt(&image.name_any()).await?;
-        let current = current.filter(|current| current.uid() == image.uid() && current.metadata.deletion_timestamp.is_none());
+        let current =
+            current.filter(|current| current.uid() == image.uid() && current.metadata.deletion_timestamp.is_none());
         Ok(current.and_then(|current| current.metadata.generation))
     }
 
@@ -139,7 +141,11 @@ impl Cluster {
     ///
     /// # Errors
     /// When it cannot be read; the API error tells not found from forbidden.
-    pub async fn secret(&self, namespace: &str, name: &str) -> kube::Result<(BTreeMap<String, Vec<u8>>, BTreeMap<String, String>)> {
+    pub async fn secret(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> kube::Result<(BTreeMap<String, Vec<u8>>, BTreeMap<String, String>)> {
         let secret = self.namespaced::<Secret>(namespace).get(name).await?;
         let annotations = secret.metadata.annotations.unwrap_or_default();
         Ok((secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect(), annotations))

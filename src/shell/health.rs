@@ -8,7 +8,12 @@ use std::{
     },
 };
 
-use axum::{Router, extract::State, http::{StatusCode, header}, routing::get};
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    routing::get,
+};
 use tokio::net::TcpListener;
 
 use super::metrics::Metrics;
@@ -32,7 +37,11 @@ impl Health {
 ///
 /// # Errors
 /// When the address cannot be listened on.
-pub async fn serve(address: SocketAddr, health: Health, stop: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
+pub async fn serve(
+    address: SocketAddr,
+    health: Health,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
     let listener = TcpListener::bind(address).await?;
     axum::serve(listener, router(health)).with_graceful_shutdown(stop).await
 }

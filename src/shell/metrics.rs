@@ -48,7 +48,12 @@ impl Default for Metrics {
         registry.register("reconciles", "Passes over a MinimalImage, by result", metrics.reconciles.clone());
         registry.register_with_unit("reconcile", "Time of one pass", Unit::Seconds, metrics.reconcile_seconds.clone());
         registry.register("builds", "Builds that ended, by the reason that they ended with", metrics.builds.clone());
-        registry.register_with_unit("build", "Time from a build's start to its end", Unit::Seconds, metrics.build_seconds.clone());
+        registry.register_with_unit(
+            "build",
+            "Time from a build's start to its end",
+            Unit::Seconds,
+            metrics.build_seconds.clone(),
+        );
         registry.register("jobs", "Jobs created for stages", metrics.jobs.clone());
         registry.register("builds_running", "Builds that have Pods", metrics.running.clone());
         registry.register("builds_queued", "Builds that wait for a place", metrics.queued.clone());

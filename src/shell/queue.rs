@@ -54,10 +54,15 @@ impl Queue {
         let ahead = places.waiting.iter().take_while(|other| *other != image).count();
         if in_namespace >= self.most_per_namespace {
             let most = self.most_per_namespace;
-            return Slot::Queued(format!("{in_namespace} of {most} builds run in the namespace; {ahead} builds wait before this one"));
+            return Slot::Queued(format!(
+                "{in_namespace} of {most} builds run in the namespace; {ahead} builds wait before this one"
+            ));
         }
         if running >= self.most {
-            return Slot::Queued(format!("{running} of {} builds run in the cluster; {ahead} builds wait before this one", self.most));
+            return Slot::Queued(format!(
+                "{running} of {} builds run in the cluster; {ahead} builds wait before this one",
+                self.most
+            ));
         }
         places.waiting.retain(|other| other != image);
         places.running.push(image.clone());
@@ -81,7 +86,8 @@ impl Queue {
             return;
         }
         let free = self.most.saturating_sub(places.running.len());
-        let ready = places.waiting.iter().filter(|other| places.in_namespace(&other.namespace) < self.most_per_namespace);
+        let ready =
+            places.waiting.iter().filter(|other| places.in_namespace(&other.namespace) < self.most_per_namespace);
         for next in ready.take(free) {
             // The receiver ends with the program.
             let _ = self.wake.send(next.clone());
@@ -137,7 +143,9 @@ mod tests {
         let (queue, _woken) = Queue::new(3, 1);
         assert_eq!(queue.ask(&image("a", "1")), Slot::Granted);
         assert_eq!(queue.ask(&image("a", "1")), Slot::Granted);
-        assert!(matches!(queue.ask(&image("a", "2")), Slot::Queued(text) if text.starts_with("1 of 1 builds run in the namespace")));
+        assert!(
+            matches!(queue.ask(&image("a", "2")), Slot::Queued(text) if text.starts_with("1 of 1 builds run in the namespace"))
+        );
         assert_eq!(queue.ask(&image("b", "1")), Slot::Granted);
         assert_eq!(queue.counts(), (2, 1));
     }

@@ -6,7 +6,10 @@ use futures::future::join_all;
 use kube::ResourceExt;
 
 use crate::{
-    api::{conditions::Reason, v1alpha1::{LocalReference, MinimalImage}},
+    api::{
+        conditions::Reason,
+        v1alpha1::{LocalReference, MinimalImage},
+    },
     domain::{
         artifact::Artifact,
         credentials::Keychain,
@@ -63,7 +66,9 @@ impl Answers<'_> {
     /// Answers all of `questions`, at the same time, into `facts`.
     pub async fn answer(&self, questions: Vec<Question>, facts: &mut Facts) {
         let answers = join_all(questions.into_iter().map(|question| self.one(question))).await;
-        answers.into_iter().for_each(|put| put(facts));
+        for put in answers {
+            put(facts);
+        }
     }
 
     async fn one(&self, question: Question) -> Box<dyn FnOnce(&mut Facts) + Send> {
@@ -214,7 +219,9 @@ impl Answers<'_> {
             let (data, _) = self.secret(name).await?;
             let config = data.get(".dockerconfigjson").ok_or_else(|| Trouble {
                 reason: Reason::RegistryAccessDenied,
-                message: format!("Secret {name} has no key .dockerconfigjson: make it with kubectl create secret docker-registry"),
+                message: format!(
+                    "Secret {name} has no key .dockerconfigjson: make it with kubectl create secret docker-registry"
+                ),
             })?;
             let parsed = Keychain::parse(config).map_err(|error| Trouble {
                 reason: Reason::RegistryAccessDenied,
@@ -268,7 +275,10 @@ impl Sizes {
 }
 
 fn git_reference(target: &GitTarget) -> Result<GitRef, Trouble> {
-    let invalid = |error: &dyn std::fmt::Display| Trouble { reason: Reason::InvalidSpec, message: format!("spec.source.git.ref: {error}") };
+    let invalid = |error: &dyn std::fmt::Display| Trouble {
+        reason: Reason::InvalidSpec,
+        message: format!("spec.source.git.ref: {error}"),
+    };
     Ok(match target {
         GitTarget::Head => GitRef::Head,
         GitTarget::Branch(name) => GitRef::Branch(name.parse().map_err(|error| invalid(&error))?),

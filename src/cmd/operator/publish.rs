@@ -1,7 +1,7 @@
 //! Puts an image together in its registry: layers mounted or streamed, then config, manifest, and the tags last.
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture};
 
 use crate::{
     api::conditions::Reason,
@@ -10,7 +10,7 @@ use crate::{
         decide::{Publication, PublicationLayer, Published, Trouble},
         files_layer,
         image::{self, BaseImage, Image, SourcedLayer},
-        value::{Descriptor, Digest, Reference},
+        value::{Descriptor, Digest, Reference, Repository},
     },
     shell::registry::{Client, RegistryError},
 };
@@ -33,10 +33,8 @@ impl Answers<'_> {
             futures::try_join!(self.pull_client(), self.cache_client(), self.destination_client())?;
         let clients = Clients { pull, cache, destination };
         let base = self.base(&clients, publication).await?;
-        let (layers, files) = own_layers(publication).map_err(|error| Trouble {
-            reason: Reason::InvalidSpec,
-            message: format!("spec.image.files: {error}"),
-        })?;
+        let (layers, files) = own_layers(publication)
+            .map_err(|error| Trouble { reason: Reason::InvalidSpec, message: format!("spec.image.files: {error}") })?;
         let sourced: Vec<SourcedLayer> = layers.iter().map(|(layer, _)| layer.clone()).collect();
         let image = image::assemble(base.as_ref(), &sourced, &publication.image, &publication.platform);
         let image = image.map_err(|error| Trouble { reason: Reason::RegistryInvalid, message: error.to_string() })?;
@@ -82,18 +80,18 @@ impl Answers<'_> {
         }
         let base = publication.base.as_ref().map(|(reference, _)| reference.repository().clone());
         let from_base = image.base_layers.iter().filter_map(|layer| {
-            let descriptor = Descriptor { media_type: layer.media_type.clone(), digest: layer.digest, size: layer.size };
+            let descriptor =
+                Descriptor { media_type: layer.media_type.clone(), digest: layer.digest, size: layer.size };
             Some((&clients.pull, base.clone()?, descriptor))
         });
         let from_cache = layers.iter().filter(|(_, bytes)| bytes.is_none()).map(|(layer, _)| {
             let Layer { media_type, digest, compressed_size, .. } = layer.layer.clone();
             (&clients.cache, publication.cache.clone(), Descriptor { media_type, digest, size: compressed_size })
         });
-        let transfers = from_base.chain(from_cache).collect::<Vec<_>>().into_iter().map(|(client, from, descriptor)| async move {
-            let transfer = clients.destination.mount_or_copy(client, &from, to, &descriptor).await?;
-            tracing::info!(layer = %descriptor.digest, bytes = descriptor.size, ?transfer, "layer");
-            Ok::<_, RegistryError>(())
+        let transfers = from_base.chain(from_cache).map(|(client, from, descriptor)| {
+            transfer(clients.destination.clone(), client.clone(), from, to.clone(), descriptor)
         });
+        let transfers: Vec<BoxFuture<_>> = transfers.collect();
         futures::stream::iter(transfers).buffer_unordered(TRANSFERS).try_collect::<()>().await?;
         for bytes in layers.into_iter().filter_map(|(_, bytes)| bytes) {
             clients.destination.push_bytes(to, bytes).await?;
@@ -106,7 +104,8 @@ impl Answers<'_> {
     /// The tags, if the spec is still the one that was built: a late result must not take the name of a newer one.
     async fn tag(&self, clients: &Clients, publication: &Publication, image: &Image) -> Result<(), Trouble> {
         let current = self.world.cluster.generation(self.image).await;
-        let current = current.map_err(|error| Trouble { reason: Reason::BuildInterrupted, message: error.to_string() })?;
+        let current =
+            current.map_err(|error| Trouble { reason: Reason::BuildInterrupted, message: error.to_string() })?;
         if current != Some(publication.generation) {
             let message = "the spec changed while its image was being pushed; no tag was written".to_owned();
             return Err(Trouble { reason: Reason::BuildInterrupted, message });
@@ -117,6 +116,22 @@ impl Answers<'_> {
         });
         futures::future::try_join_all(tags).await.map(|_| ()).map_err(|error| registry_trouble(&error))
     }
+}
+
+/// Brings one layer into `to`.
+fn transfer(
+    destination: Client,
+    source: Client,
+    from: Repository,
+    to: Repository,
+    layer: Descriptor,
+) -> BoxFuture<'static, Result<(), RegistryError>> {
+    async move {
+        let transfer = destination.mount_or_copy(&source, &from, &to, &layer).await?;
+        tracing::info!(layer = %layer.digest, bytes = layer.size, ?transfer, "layer");
+        Ok(())
+    }
+    .boxed()
 }
 
 /// The layers on top of the base; those made here with their bytes.

@@ -141,7 +141,13 @@ async fn apply(
     Ok(outcome.requeue.map_or_else(Action::await_change, Action::requeue))
 }
 
-async fn start(image: &MinimalImage, operator: &Operator, plan: &Plan, id: &ImageId, run: &StageRun) -> Result<(), PassError> {
+async fn start(
+    image: &MinimalImage,
+    operator: &Operator,
+    plan: &Plan,
+    id: &ImageId,
+    run: &StageRun,
+) -> Result<(), PassError> {
     let world = &operator.world;
     let Some(stage) = plan.stages.iter().find(|stage| stage.name == run.stage) else { return Ok(()) };
     let owner = Owner { name: id.name.clone(), namespace: id.namespace.clone(), uid: image.uid().unwrap_or_default() };

@@ -123,7 +123,11 @@ async fn hold_running(queue: &Queue, args: &OperatorArgs, client: Client) -> any
     };
     let ours = ListParams::default().labels(&format!("{}={}", MANAGED_BY.0, MANAGED_BY.1));
     let jobs = jobs.list(&ours).await.context("failed to list Jobs")?;
-    let running = jobs.items.iter().filter(|job| job.status.as_ref().is_none_or(|status| status.completion_time.is_none() && status.failed.unwrap_or_default() == 0));
+    let running = jobs.items.iter().filter(|job| {
+        job.status
+            .as_ref()
+            .is_none_or(|status| status.completion_time.is_none() && status.failed.unwrap_or_default() == 0)
+    });
     for job in running {
         let owner = job.owner_references().iter().find(|owner| owner.controller == Some(true));
         if let (Some(owner), Some(namespace)) = (owner, job.namespace()) {

@@ -1,0 +1,94 @@
+//! `package`: this program as an image from scratch, by our own layer writer, assembly and registry client.
+
+use std::{fs, io::Write as _, path::PathBuf};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+
+use crate::{
+    api::v1alpha1::ImageSpec,
+    cli::PackageArgs,
+    cmd::operator::registries,
+    domain::{
+        artifact::{LAYER_TYPE, Layer},
+        credentials::Keychain,
+        gzip::ParallelGzip,
+        image::{self, SourcedLayer},
+        layer::LayerWriter,
+        recipe::{Owner, Parents},
+        task::Network,
+        tree::{Attributes, Content, FileTree, TreePath},
+        value::{Digest, Platform, Reference},
+    },
+    shell::registry::Registry,
+};
+
+/// Where the image holds the program; build Pods rely on it.
+const PROGRAM: &str = "minimalimage";
+/// The user that the operator and the agent run as unless the platform says otherwise.
+const USER: &str = "65532:65532";
+
+/// Packs, pushes and prints the image's reference by digest.
+///
+/// # Errors
+/// When the binary cannot be read or the registry does not take the image.
+pub async fn run(args: PackageArgs) -> anyhow::Result<()> {
+    let reference: Reference = args.reference.parse()?;
+    let path = args.binary.map_or_else(std::env::current_exe, Ok).context("failed to find this program")?;
+    let binary = fs::read(&path).with_context(|| format!("failed to read {}", path.display()))?;
+    let (blob, layer) = pack(&binary)?;
+    let spec = ImageSpec {
+        command: Some(vec![format!("/{PROGRAM}")]),
+        user: Some(USER.into()),
+        labels: [("org.opencontainers.image.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())].into(),
+        ..ImageSpec::default()
+    };
+    let layers = [SourcedLayer { layer, from: "minimalimage".into() }];
+    let image = image::assemble(None, &layers, &spec, &Platform::linux("amd64"))?;
+    let network = Network { registries: registries(args.registries_file.as_deref())?, ..Network::default() };
+    let client = Registry::new(&network)?.with(docker_config()?);
+    let repository = reference.repository();
+    client.push_bytes(repository, Bytes::from(blob)).await?;
+    client.push_bytes(repository, Bytes::from(image.config)).await?;
+    client.push_manifest(&reference, image::MANIFEST_TYPE, Bytes::from(image.manifest)).await?;
+    println!("{}", repository.pinned(image.digest));
+    Ok(())
+}
+
+fn pack(binary: &[u8]) -> anyhow::Result<(Vec<u8>, Layer)> {
+    let mut tree = FileTree::new(Parents::All);
+    let attributes = Attributes { mode: 0o755, owner: Owner::default() };
+    let size = binary.len() as u64;
+    tree.insert(TreePath::new(PROGRAM)?, attributes, Content::File { size, inode: None, source: binary })?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut writer = LayerWriter::new(ParallelGzip::new(Vec::new(), threads)?);
+    for (entry, content) in tree.entries() {
+        writer.entry(&entry)?;
+        writer.content(content.copied().unwrap_or_default())?;
+    }
+    let (report, mut gzip) = writer.finish()?;
+    gzip.flush()?;
+    let blob = gzip.finish()?;
+    let layer = Layer {
+        media_type: LAYER_TYPE.into(),
+        digest: Digest::of(&blob),
+        compressed_size: blob.len() as u64,
+        diff_id: report.diff_id,
+        size: report.size,
+    };
+    Ok((blob, layer))
+}
+
+/// The login of `docker login`; none when there is no such file.
+fn docker_config() -> anyhow::Result<Keychain> {
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".docker"));
+    let Some(directory) = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from).or_else(home) else {
+        return Ok(Keychain::default());
+    };
+    let path = directory.join("config.json");
+    match fs::read(&path) {
+        Ok(config) => Keychain::parse(&config).with_context(|| format!("failed to read {}", path.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Keychain::default()),
+        Err(error) => Err(error).with_context(|| format!("failed to read {}", path.display())),
+    }
+}
