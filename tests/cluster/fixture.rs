@@ -1,0 +1,343 @@
+//! Namespaces, repositories and MinimalImages for one test, and how to await what becomes of them.
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    path::PathBuf,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use futures::TryStreamExt;
+use k8s_openapi::api::{
+    batch::v1::Job,
+    core::v1::{Event, Namespace, Pod},
+};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{ListParams, Patch, PatchParams, PostParams},
+    runtime::{WatchStreamExt, watcher},
+};
+use minimalimage::api::{
+    conditions::{READY, RECONCILING, STALLED, find},
+    v1alpha1::{MinimalImage, Status},
+};
+use serde_json::{Value, json};
+
+/// Longer than any build here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(150);
+
+/// One namespace and what it needs around it.
+pub(crate) struct World {
+    pub(crate) client: Client,
+    pub(crate) namespace: String,
+}
+
+/// What the scripts of the test cluster export; without it a cluster test cannot run, and fails.
+pub(crate) fn setting(name: &str) -> String {
+    env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run `make test-cluster`, which starts a cluster"))
+}
+
+impl World {
+    /// A namespace under the `restricted` Pod Security Standard.
+    pub(crate) async fn new(test: &str) -> Self {
+        Self::with_security(test, "restricted").await
+    }
+
+    pub(crate) async fn with_security(test: &str, level: &str) -> Self {
+        let _first = rustls::crypto::ring::default_provider().install_default();
+        setting("KUBECONFIG");
+        let client = Client::try_default().await.expect("a cluster");
+        let namespace = format!("{test}-{}", unique());
+        let object: Namespace = serde_json::from_value(json!({
+            "metadata": {"name": namespace, "labels": {"pod-security.kubernetes.io/enforce": level, "minimalimage.dev/test": "true"}}
+        }))
+        .unwrap();
+        Api::all(client.clone()).create(&PostParams::default(), &object).await.expect("a namespace");
+        let world = Self { client, namespace };
+        world.await_service_account().await;
+        world
+    }
+
+    async fn await_service_account(&self) {
+        let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> = self.api();
+        let stream = watcher(accounts, watcher::Config::default().fields("metadata.name=default")).applied_objects();
+        futures::pin_mut!(stream);
+        tokio::time::timeout(PATIENCE, stream.try_next()).await.expect("a default service account").unwrap();
+    }
+
+    pub(crate) fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// A repository name of this test's own on the open registry.
+    pub(crate) fn repository(&self, name: &str) -> String {
+        format!("{}/{}/{name}", setting("MINIMALIMAGE_REGISTRY"), self.namespace)
+    }
+
+    pub(crate) async fn apply(&self, name: &str, spec: Value) -> MinimalImage {
+        self.try_apply(name, spec).await.expect("the API server takes it")
+    }
+
+    pub(crate) async fn try_apply(&self, name: &str, spec: Value) -> kube::Result<MinimalImage> {
+        let object = json!({
+            "apiVersion": "minimalimage.dev/v1alpha1", "kind": "MinimalImage",
+            "metadata": {"name": name}, "spec": spec
+        });
+        let params = PatchParams::apply("test").force();
+        self.api::<MinimalImage>().patch(name, &params, &Patch::Apply(object)).await
+    }
+
+    pub(crate) async fn annotate(&self, name: &str, annotation: &str, value: &str) {
+        let patch = json!({"metadata": {"annotations": {annotation: value}}});
+        self.api::<MinimalImage>().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    }
+
+    pub(crate) async fn create<K>(&self, object: Value)
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+            + serde::de::DeserializeOwned
+            + serde::Serialize
+            + Clone
+            + std::fmt::Debug,
+    {
+        let object: K = serde_json::from_value(object).unwrap();
+        self.api::<K>().create(&PostParams::default(), &object).await.unwrap();
+    }
+
+    /// A login Secret for a registry.
+    pub(crate) async fn registry_secret(&self, name: &str, password: &str) {
+        let auths = json!({"auths": {setting("MINIMALIMAGE_REGISTRY_AUTH"):
+            {"username": setting("MINIMALIMAGE_REGISTRY_USER"), "password": password}}});
+        let secret = json!({"metadata": {"name": name}, "type": "kubernetes.io/dockerconfigjson",
+            "stringData": {".dockerconfigjson": auths.to_string()}});
+        let secrets = self.api::<k8s_openapi::api::core::v1::Secret>();
+        secrets.patch(name, &PatchParams::apply("test").force(), &Patch::Apply(with_kind(secret, "Secret"))).await.unwrap();
+    }
+
+    /// The resource once `done` says so; what it was last, when that never comes.
+    pub(crate) async fn until(&self, name: &str, what: &str, done: impl Fn(&MinimalImage) -> bool) -> MinimalImage {
+        let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+        let stream = watcher(self.api::<MinimalImage>(), config).applied_objects();
+        futures::pin_mut!(stream);
+        let mut last = None;
+        let found = tokio::time::timeout(PATIENCE, async {
+            while let Some(image) = stream.try_next().await.unwrap() {
+                if done(&image) {
+                    return image;
+                }
+                last = Some(image);
+            }
+            unreachable!("a watch has no end")
+        })
+        .await;
+        found.unwrap_or_else(|_| {
+            let status = last.and_then(|image| image.status);
+            panic!("{}/{name}: {what} did not come; the last status:\n{}", self.namespace, serde_json::to_string_pretty(&status).unwrap())
+        })
+    }
+
+    /// The status once the image of the current generation is ready.
+    pub(crate) async fn ready(&self, name: &str) -> Status {
+        let generation = self.api::<MinimalImage>().get(name).await.unwrap().metadata.generation;
+        let image = self.until(name, "Ready", |image| is_ready(image) && observed(image) == generation).await;
+        image.status.unwrap()
+    }
+
+    /// The status once the build of the current generation has ended with `reason`.
+    pub(crate) async fn ended(&self, name: &str, reason: &str) -> Status {
+        let generation = self.api::<MinimalImage>().get(name).await.unwrap().metadata.generation;
+        let image = self.until(name, reason, |image| reason_of(image) == Some(reason) && observed(image) == generation).await;
+        image.status.unwrap()
+    }
+
+    pub(crate) async fn jobs(&self) -> Vec<Job> {
+        self.api::<Job>().list(&ListParams::default()).await.unwrap().items
+    }
+
+    /// Names of all build Pods that were ever made here, by their Events.
+    pub(crate) async fn pods_ever(&self) -> usize {
+        let events = self.api::<Event>().list(&ListParams::default()).await.unwrap();
+        events.items.iter().filter(|event| event.reason.as_deref() == Some("SuccessfulCreate")).count()
+    }
+
+    /// Runs an image to its end as a restricted Pod and gives its log.
+    pub(crate) async fn run(&self, name: &str, image: &str) -> String {
+        let pods = self.api::<Pod>();
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": name},
+            "spec": {
+                "restartPolicy": "Never", "automountServiceAccountToken": false,
+                "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
+                "containers": [{"name": "main", "image": image,
+                    "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}]
+            }
+        }))
+        .unwrap();
+        pods.create(&PostParams::default(), &pod).await.unwrap();
+        let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+        let stream = watcher(pods.clone(), config).applied_objects();
+        futures::pin_mut!(stream);
+        let ended = async {
+            while let Some(pod) = stream.try_next().await.unwrap() {
+                let phase = pod.status.as_ref().and_then(|status| status.phase.clone());
+                if phase.as_deref() == Some("Succeeded") || phase.as_deref() == Some("Failed") {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, ended).await.unwrap_or_else(|_| panic!("{name} did not end"));
+        pods.logs(name, &kube::api::LogParams::default()).await.unwrap()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if env::var_os("KEEP_NAMESPACES").is_none() {
+            let _ = Command::new("kubectl").args(["delete", "namespace", &self.namespace, "--wait=false"]).output();
+        }
+    }
+}
+
+/// A bare repository on the test cluster's git server.
+pub(crate) struct Repository {
+    path: PathBuf,
+    pub(crate) url: String,
+}
+
+impl Repository {
+    pub(crate) fn new(name: &str) -> Self {
+        Self::at(&format!("{name}-{}.git", unique()))
+    }
+
+    pub(crate) fn private(name: &str) -> Self {
+        Self::at(&format!("private/{name}-{}.git", unique()))
+    }
+
+    fn at(name: &str) -> Self {
+        let path = PathBuf::from(setting("GIT_ROOT")).join(name);
+        git(&path, &["init", "--quiet", "--bare", "--initial-branch=main", path.to_str().unwrap()]);
+        Self { url: format!("{}/{name}", setting("GIT_URL")), path }
+    }
+
+    /// Commits exactly `files` to main and gives the commit.
+    pub(crate) fn commit(&self, files: &[(&str, &str)]) -> String {
+        let tree = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            let path = tree.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        let work = format!("--work-tree={}", tree.path().display());
+        git(&self.path, &[&work, "add", "--all"]);
+        git(&self.path, &[&work, "commit", "--quiet", "--allow-empty", "--message=change"]);
+        git(&self.path, &["rev-parse", "main"])
+    }
+}
+
+fn git(directory: &std::path::Path, args: &[&str]) -> String {
+    fs::create_dir_all(directory).unwrap();
+    let output = Command::new("git")
+        .env("GIT_DIR", directory)
+        .args(["-c", "user.name=test", "-c", "user.email=test@example.com", "-c", "core.bare=false"])
+        .args(args)
+        .output()
+        .expect("git");
+    assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// A builder image of the test cluster.
+pub(crate) fn builder(name: &str) -> String {
+    format!("{}/builders/{name}:1", setting("MINIMALIMAGE_REGISTRY"))
+}
+
+/// A Go program that prints `text`.
+pub(crate) fn go_program(text: &str) -> String {
+    format!("package main\n\nimport \"os\"\n\nfunc main() {{\n\tos.Stdout.WriteString(\"{text}\\n\")\n}}\n")
+}
+
+/// The usual spec: one Go stage, one file on scratch.
+pub(crate) fn go_spec(source: &Value, repository: &str) -> Value {
+    json!({
+        "interval": "1h",
+        "source": source,
+        "stages": [{"name": "build", "image": builder("go"),
+            "env": [{"name": "CGO_ENABLED", "value": "0"}, {"name": "GO111MODULE", "value": "off"}],
+            "run": "go build -trimpath -ldflags='-s -w' -o /workspace/app ."}],
+        "image": {"copy": [{"from": "build", "source": "/workspace/app", "destination": "/app"}], "command": ["/app"]},
+        "destination": {"repository": repository}
+    })
+}
+
+/// How many writes the open registry has seen for a repository, by its log.
+pub(crate) fn registry_writes(repository: &str) -> usize {
+    let path = repository.split_once('/').unwrap().1;
+    let log = fs::read_to_string(setting("MINIMALIMAGE_REGISTRY_LOG")).expect("the registry's log");
+    let about = |line: &&str| line.contains(&format!("/v2/{path}/")) || line.contains(&format!("/v2/{path}-cache/"));
+    let writes = |line: &&str| ["PUT", "POST", "PATCH"].iter().any(|method| line.contains(&format!("\"{method} /v2/")));
+    log.lines().filter(about).filter(writes).count()
+}
+
+pub(crate) fn is_ready(image: &MinimalImage) -> bool {
+    condition(image, READY).is_some_and(|(status, _)| status == "True") && condition(image, RECONCILING).is_none()
+}
+
+pub(crate) fn is_stalled(status: &Status) -> bool {
+    find(&status.conditions, STALLED).is_some() && find(&status.conditions, RECONCILING).is_none()
+}
+
+pub(crate) fn message(status: &Status) -> String {
+    find(&status.conditions, READY).map(|ready| ready.message.clone()).unwrap_or_default()
+}
+
+pub(crate) fn observed(image: &MinimalImage) -> Option<i64> {
+    image.status.as_ref().map(|status| status.observed_generation)
+}
+
+fn reason_of(image: &MinimalImage) -> Option<&str> {
+    find(&image.status.as_ref()?.conditions, READY).map(|ready| ready.reason.as_str())
+}
+
+fn condition(image: &MinimalImage, type_: &str) -> Option<(String, String)> {
+    let condition = find(&image.status.as_ref()?.conditions, type_)?;
+    Some((condition.status.clone(), condition.reason.clone()))
+}
+
+fn with_kind(mut object: Value, kind: &str) -> Value {
+    object["apiVersion"] = json!("v1");
+    object["kind"] = json!(kind);
+    object
+}
+
+/// Different in each run and test: names of namespaces and repositories must never meet.
+fn unique() -> String {
+    static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+    format!("{:x}{count:x}", now & 0xffff_ffff)
+}
+
+/// Names and layers by stage of an image's status.
+pub(crate) fn layers_by_origin(status: &Status) -> BTreeMap<String, usize> {
+    status.image.iter().flat_map(|image| &image.layers).fold(BTreeMap::new(), |mut counts, layer| {
+        *counts.entry(layer.from.clone()).or_default() += 1;
+        counts
+    })
+}
+
+/// Time from here to a later moment, for messages.
+pub(crate) struct Watch(Instant);
+
+impl Watch {
+    pub(crate) fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    pub(crate) fn print(&self, what: &str) {
+        println!("{what}: {:.1} s", self.0.elapsed().as_secs_f64());
+    }
+}

@@ -1,0 +1,8 @@
+//! What only a real cluster can prove. Runs against the operator that the chart installed; `make test-cluster` sets all
+//! of that up. Each test has namespaces of its own; nothing sleeps, everything is awaited with a deadline.
+
+mod bases;
+mod builds;
+mod failures;
+mod fixture;
+mod graphs;
