@@ -46,7 +46,17 @@ fn imports_go_one_way() {
 
 #[test]
 fn the_domain_has_no_effects() {
-    let effects = ["std::fs", "std::net", "std::env", "tokio::", "reqwest::", "async fn", "kube::Client", "SystemTime::now", "Timestamp::now"];
+    let effects = [
+        "std::fs",
+        "std::net",
+        "std::env",
+        "tokio::",
+        "reqwest::",
+        "async fn",
+        "kube::Client",
+        "SystemTime::now",
+        "Timestamp::now",
+    ];
     forbid("src/domain", &effects, "domain is pure: time, files and networks are the shell's");
 }
 

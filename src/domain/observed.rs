@@ -117,6 +117,8 @@ fn without_pod(job: &Job, events: &[Event]) -> JobState {
         {
             Reason::LimitRangeViolated
         }
+        // A LimitRange also fills in limits, which our requests can then be above.
+        text if text.contains("must be less than or equal to") => Reason::LimitRangeViolated,
         text if text.contains("serviceaccount") && text.contains("not found") => Reason::ReferenceNotFound,
         _ => Reason::PodRejected,
     };

@@ -29,7 +29,8 @@ async fn a_go_program_becomes_a_small_image_that_runs() {
     let (pods, writes) = (world.pods_ever().await, registry_writes(&repository));
     world.annotate("app", "touched", "1").await;
     world.annotate("app", "minimalimage.dev/requestedAt", "1").await;
-    let handled = |status: &minimalimage::api::v1alpha1::Status| status.last_handled_requested_at.as_deref() == Some("1");
+    let handled =
+        |status: &minimalimage::api::v1alpha1::Status| status.last_handled_requested_at.as_deref() == Some("1");
     let again = world.until("app", "the request", |image| image.status.as_ref().is_some_and(handled)).await;
     assert_eq!(observed(&again), again.metadata.generation);
     let again = world.ready("app").await;
@@ -41,7 +42,11 @@ async fn a_go_program_becomes_a_small_image_that_runs() {
     let changed = world
         .until("app", "the new commit", |found| {
             crate::fixture::is_ready(found)
-                && found.status.as_ref().and_then(|status| status.image.as_ref()).is_some_and(|new| new.digest != image.digest)
+                && found
+                    .status
+                    .as_ref()
+                    .and_then(|status| status.image.as_ref())
+                    .is_some_and(|new| new.digest != image.digest)
         })
         .await;
     let reference = changed.status.unwrap().image.unwrap().reference;
@@ -71,11 +76,24 @@ async fn a_commit_that_leaves_the_directory_as_it_was_runs_no_step() {
 #[tokio::test]
 async fn the_same_inputs_give_the_same_digest_with_cold_caches_in_two_namespaces() {
     for (name, files, run, artifact) in [
-        ("go", vec![("main.go", go_program("same"))], "GO111MODULE=off go build -trimpath -o /workspace/out/app main.go", "/workspace/out"),
-        ("c", vec![("main.c", "int main(void) { return 0; }\n".to_owned())], "mkdir out && gcc -o out/app main.c", "/workspace/out"),
+        (
+            "go",
+            vec![("main.go", go_program("same"))],
+            "GO111MODULE=off go build -trimpath -o /workspace/out/app main.go",
+            "/workspace/out",
+        ),
+        (
+            "c",
+            vec![("main.c", "int main(void) { return 0; }\n".to_owned())],
+            "mkdir out && gcc -o out/app main.c",
+            "/workspace/out",
+        ),
         (
             "java",
-            vec![("Main.java", "class Main { public static void main(String[] a) { System.out.println(\"hi\"); } }\n".to_owned())],
+            vec![(
+                "Main.java",
+                "class Main { public static void main(String[] a) { System.out.println(\"hi\"); } }\n".to_owned(),
+            )],
             "javac -d out Main.java",
             "/workspace/out",
         ),

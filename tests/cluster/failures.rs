@@ -129,7 +129,11 @@ async fn what_the_schema_can_say_is_refused_at_apply() {
         ("/destination/repository", json!(format!("{repository}:latest")), "tags belong in destination.tags"),
         ("/stages/0/name", json!("source"), "is reserved for the source"),
         ("/stages/0/command", json!(["x"]), "give either run"),
-        ("/source", json!({"git": {"url": "https://x.example"}, "inline": {"files": [{"path": "a", "content": ""}]}}), "exactly one of git"),
+        (
+            "/source",
+            json!({"git": {"url": "https://x.example"}, "inline": {"files": [{"path": "a", "content": ""}]}}),
+            "exactly one of git",
+        ),
         ("/podSecurity", json!("Privileged"), "podSecurity"),
     ] {
         let mut spec = spec("true", &repository);
@@ -145,10 +149,11 @@ async fn a_changed_spec_replaces_the_running_build_and_its_late_result_is_never_
     let world = World::new("race").await;
     let repository = world.repository("app");
     world.apply("app", spec("sleep 2; echo old > out", &repository)).await;
-    world.until("app", "a running stage", |image| {
-        image.status.iter().flat_map(|status| &status.stages).any(|stage| format!("{:?}", stage.state) == "Running")
-    })
-    .await;
+    world
+        .until("app", "a running stage", |image| {
+            image.status.iter().flat_map(|status| &status.stages).any(|stage| format!("{:?}", stage.state) == "Running")
+        })
+        .await;
     world.apply("app", spec("echo new > out", &repository)).await;
     let status = world.ready("app").await;
     assert_eq!(status.history.len(), 1, "the old build never ended");
@@ -159,10 +164,11 @@ async fn a_changed_spec_replaces_the_running_build_and_its_late_result_is_never_
 async fn deleting_the_resource_takes_its_pods_along() {
     let world = World::new("delete").await;
     world.apply("app", spec("sleep 300", &world.repository("app"))).await;
-    world.until("app", "a running stage", |image| {
-        image.status.iter().flat_map(|status| &status.stages).any(|stage| format!("{:?}", stage.state) == "Running")
-    })
-    .await;
+    world
+        .until("app", "a running stage", |image| {
+            image.status.iter().flat_map(|status| &status.stages).any(|stage| format!("{:?}", stage.state) == "Running")
+        })
+        .await;
     let images = world.api::<minimalimage::api::v1alpha1::MinimalImage>();
     images.delete("app", &kube::api::DeleteParams::default()).await.unwrap();
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);

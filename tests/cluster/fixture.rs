@@ -14,7 +14,7 @@ use k8s_openapi::api::{
     core::v1::{Event, Namespace, Pod},
 };
 use kube::{
-    Api, Client, ResourceExt,
+    Api, Client,
     api::{ListParams, Patch, PatchParams, PostParams},
     runtime::{WatchStreamExt, watcher},
 };
@@ -115,7 +115,10 @@ impl World {
         let secret = json!({"metadata": {"name": name}, "type": "kubernetes.io/dockerconfigjson",
             "stringData": {".dockerconfigjson": auths.to_string()}});
         let secrets = self.api::<k8s_openapi::api::core::v1::Secret>();
-        secrets.patch(name, &PatchParams::apply("test").force(), &Patch::Apply(with_kind(secret, "Secret"))).await.unwrap();
+        secrets
+            .patch(name, &PatchParams::apply("test").force(), &Patch::Apply(with_kind(secret, "Secret")))
+            .await
+            .unwrap();
     }
 
     /// The resource once `done` says so; what it was last, when that never comes.
@@ -136,7 +139,11 @@ impl World {
         .await;
         found.unwrap_or_else(|_| {
             let status = last.and_then(|image| image.status);
-            panic!("{}/{name}: {what} did not come; the last status:\n{}", self.namespace, serde_json::to_string_pretty(&status).unwrap())
+            panic!(
+                "{}/{name}: {what} did not come; the last status:\n{}",
+                self.namespace,
+                serde_json::to_string_pretty(&status).unwrap()
+            )
         })
     }
 
@@ -150,7 +157,8 @@ impl World {
     /// The status once the build of the current generation has ended with `reason`.
     pub(crate) async fn ended(&self, name: &str, reason: &str) -> Status {
         let generation = self.api::<MinimalImage>().get(name).await.unwrap().metadata.generation;
-        let image = self.until(name, reason, |image| reason_of(image) == Some(reason) && observed(image) == generation).await;
+        let image =
+            self.until(name, reason, |image| reason_of(image) == Some(reason) && observed(image) == generation).await;
         image.status.unwrap()
     }
 

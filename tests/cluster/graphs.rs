@@ -35,7 +35,10 @@ async fn two_builders_run_side_by_side_into_one_image() {
     };
     world.until("app", "two stages at once", both).await;
     let status = world.ready("app").await;
-    assert_eq!(layers_by_origin(&status), [("go", 1), ("c", 1), ("source", 1), ("files", 1)].map(|(name, count)| (name.to_owned(), count)).into());
+    assert_eq!(
+        layers_by_origin(&status),
+        [("go", 1), ("c", 1), ("source", 1), ("files", 1)].map(|(name, count)| (name.to_owned(), count)).into()
+    );
     let image = status.image.unwrap();
     assert_eq!(world.run("run", &image.reference).await, "c\n");
     assert_eq!(image.file_count, 4);
@@ -61,7 +64,8 @@ async fn a_changed_middle_with_an_equal_result_stops_there() {
     assert!(states(&first).iter().all(|(_, state)| state == "Built"), "{:?}", states(&first));
     world.apply("app", chain("two", &repository)).await;
     let second = world.ready("app").await;
-    let expected = [("first", "Cached"), ("middle", "Built"), ("last", "Cached")].map(|(name, state)| (name.to_owned(), state.to_owned()));
+    let expected = [("first", "Cached"), ("middle", "Built"), ("last", "Cached")]
+        .map(|(name, state)| (name.to_owned(), state.to_owned()));
     assert_eq!(states(&second), expected);
     assert_eq!(first.image.unwrap().digest, second.image.unwrap().digest);
 }
@@ -79,7 +83,9 @@ async fn every_kind_of_source_gives_the_same_artifact() {
         }))
         .await;
     world
-        .create::<k8s_openapi::api::core::v1::ConfigMap>(json!({"metadata": {"name": "files"}, "data": {"hello.txt": "hello\n"}}))
+        .create::<k8s_openapi::api::core::v1::ConfigMap>(
+            json!({"metadata": {"name": "files"}, "data": {"hello.txt": "hello\n"}}),
+        )
         .await;
     let sources = [
         json!({"inline": {"files": [{"path": "hello.txt", "content": "hello\n"}]}}),

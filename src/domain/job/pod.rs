@@ -109,7 +109,7 @@ impl Context<'_> {
             command: Some(vec![agent_binary(), "agent".into(), "run".into()]),
             env: Some(env.map(|(name, value)| EnvVar { name, value: Some(value), value_from: None }).collect()),
             volume_mounts: Some(mounts),
-            resources: Some(resources(("100m", "64Mi"), Some(("2", "512Mi")))),
+            resources: Some(resources(("100m", "64Mi"), Some(("2", "256Mi")))),
             security_context: Some(SecurityContext {
                 run_as_non_root: Some(true),
                 // Under Baseline the Pod leaves the user to the builder image; the agent is never root.

@@ -123,6 +123,10 @@ fn refusals_of_the_pod_come_as_events_of_the_job() {
             r#"pods "x" is forbidden: error looking up service account ns/y: serviceaccount "y" not found"#,
             Reason::ReferenceNotFound,
         ),
+        (
+            r#"Pod "x" is invalid: spec.containers[1].resources.requests: Invalid value: "128Mi": must be less than or equal to memory limit of 16Mi"#,
+            Reason::LimitRangeViolated,
+        ),
         ("something else", Reason::PodRejected),
     ] {
         let event: Event = serde_json::from_value(
