@@ -29,9 +29,11 @@ func main() {
 
 func answer(connection net.Conn) {
 	defer connection.Close()
-	request, err := bufio.NewReader(connection).ReadString('\n')
-	if err != nil {
-		return
+	lines := bufio.NewScanner(connection)
+	lines.Scan()
+	request := lines.Text()
+	// Up to the empty line: to close while something is unread would take the answer back.
+	for lines.Scan() && lines.Text() != "" {
 	}
 	status, body := "200 OK", ""
 	if result, err := calculate(request); err == nil {

@@ -35,7 +35,7 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- define "minimalimage.subject" -}}
 - kind: ServiceAccount
   name: {{ include "minimalimage.serviceAccount" . }}
-  namespace: {{ .Release.Namespace }}
+  namespace: {{ .Release.Namespace | quote }}
 {{- end -}}
 
 {{/* Whether the operator reads a file of its settings. */}}
