@@ -1,0 +1,34 @@
+# What the scripts of the Makefile share; sourced, not run. Names and helpers are those of the test cluster's scripts.
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/cluster/lib.sh"
+unset -f kubectl # The one in PATH, for whichever cluster is used.
+
+root=$(dirname "$(dirname "$here")") # $here is tests/cluster
+tests=$root/tests
+system=minimalimage-system # namespace of the operator
+release=minimalimage
+rust_target=x86_64-unknown-linux-musl # static; the machine's own loads libraries, which an image from scratch lacks
+schema_dir=$cache/schemas             # for kubeconform
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target} # as in the Makefile
+
+# version: the one of Cargo.toml, which every other place takes it from.
+version() { sed -n 's/^version = "\(.*\)"$/\1/p' "$root/Cargo.toml" | head -1; }
+
+# use_cluster: puts KUBECONFIG, the addresses of registries and the tools into the environment.
+use_cluster() {
+  local exports
+  exports=$("$tests/cluster/env")
+  eval "$exports"
+}
+
+# plain_http REGISTRY: whether it speaks http; one that asks for a login (401) does too.
+plain_http() { curl -s -o /dev/null --max-time 5 --noproxy '*' "http://$1/v2/"; }
+
+# registries: the settings of the operator for the registries in the environment, as YAML.
+registries() {
+  local name
+  for name in ${MINIMALIMAGE_REGISTRY:-} ${MINIMALIMAGE_REGISTRY2:-} ${MINIMALIMAGE_REGISTRY_AUTH:-}; do
+    if plain_http "$name"; then
+      printf '"%s": {plainHttp: true}\n' "$name"
+    fi
+  done
+}
