@@ -42,9 +42,7 @@ mod tests {
 
     #[test]
     fn every_user_has_one_entry_and_a_home() {
-        for (uid, expected) in
-            [(65532, FALLBACK_HOME), (0, "/root"), (1_000_680_000, FALLBACK_HOME), (65534, FALLBACK_HOME)]
-        {
+        for (uid, expected) in [(65532, HOME), (0, "/root"), (1_000_680_000, HOME), (65534, HOME)] {
             let text = passwd(uid, 0);
             assert_eq!(home(&text, uid), Some(expected));
             let entries = text.lines().filter(|line| line.split(':').nth(2) == Some(&uid.to_string()));
