@@ -58,6 +58,7 @@ async fn a_builder_that_does_not_exist_is_named() {
 #[tokio::test]
 async fn a_corrected_password_alone_leads_to_ready() {
     let world = World::new("password").await;
+    world.allow_secrets().await;
     world.registry_secret("push", "wrong").await;
     let repository = format!("{}/{}/app", setting("MINIMALIMAGE_REGISTRY_AUTH"), world.namespace);
     let mut spec = spec("echo x > out", &repository);
@@ -71,8 +72,21 @@ async fn a_corrected_password_alone_leads_to_ready() {
 }
 
 #[tokio::test]
+async fn a_namespace_that_did_not_allow_its_secrets_is_told_how() {
+    let world = World::new("nobinding").await;
+    world.registry_secret("push", "any").await;
+    let mut spec = spec("true", &world.repository("app"));
+    spec["destination"]["secretRef"] = json!({"name": "push"});
+    world.apply("app", spec).await;
+    let status = world.ended("app", "SecretAccessDenied").await;
+    let advice = format!("kubectl create rolebinding minimalimage-secrets --namespace {}", world.namespace);
+    assert!(message(&status).contains(&advice), "{}", message(&status));
+}
+
+#[tokio::test]
 async fn a_missing_secret_is_named() {
     let world = World::new("nosecret").await;
+    world.allow_secrets().await;
     let mut spec = spec("true", &world.repository("app"));
     spec["destination"]["secretRef"] = json!({"name": "absent"});
     world.apply("app", spec).await;

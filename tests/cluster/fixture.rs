@@ -108,6 +108,16 @@ impl World {
         self.api::<K>().create(&PostParams::default(), &object).await.unwrap();
     }
 
+    /// What a platform team does for a namespace whose Secrets the operator may read.
+    pub(crate) async fn allow_secrets(&self) {
+        self.create::<k8s_openapi::api::rbac::v1::RoleBinding>(json!({
+            "metadata": {"name": "minimalimage-secrets"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "minimalimage-secrets"},
+            "subjects": [{"kind": "ServiceAccount", "name": "minimalimage", "namespace": "minimalimage-system"}]
+        }))
+        .await;
+    }
+
     /// A login Secret for a registry.
     pub(crate) async fn registry_secret(&self, name: &str, password: &str) {
         let auths = json!({"auths": {setting("MINIMALIMAGE_REGISTRY_AUTH"):

@@ -73,6 +73,7 @@ async fn a_changed_middle_with_an_equal_result_stops_there() {
 #[tokio::test]
 async fn every_kind_of_source_gives_the_same_artifact() {
     let world = World::new("sources").await;
+    world.allow_secrets().await;
     let git = Repository::private("kinds");
     git.commit(&[("hello.txt", "hello\n")]);
     let host = crate::fixture::setting("GIT_URL");
