@@ -185,7 +185,7 @@ async fn deleting_the_resource_takes_its_pods_along() {
         .await;
     let images = world.api::<minimalimage::api::v1alpha1::MinimalImage>();
     images.delete("app", &kube::api::DeleteParams::default()).await.unwrap();
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_mins(1);
     while !world.api::<Pod>().list(&ListParams::default()).await.unwrap().items.is_empty() {
         assert!(std::time::Instant::now() < deadline, "Pods are left");
         tokio::task::yield_now().await;

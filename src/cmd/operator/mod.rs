@@ -104,7 +104,6 @@ async fn control(
 }
 
 /// The MinimalImage of one of our Pods: a label says its name, for a Pod is owned by its Job.
-#[allow(clippy::needless_pass_by_value)] // the signature that the runtime wants
 fn image_of_pod(pod: Pod) -> Option<ObjectRef<MinimalImage>> {
     let name = pod.labels().get(IMAGE_LABEL)?;
     Some(ObjectRef::new(name).within(&pod.namespace()?))

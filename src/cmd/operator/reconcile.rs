@@ -84,7 +84,6 @@ pub(super) async fn reconcile(image: Arc<MinimalImage>, operator: Arc<Operator>)
 }
 
 /// The API server did not do as asked: again after a while that grows.
-#[allow(clippy::needless_pass_by_value)] // the signature that the runtime wants
 pub(super) fn error_policy(image: Arc<MinimalImage>, error: &PassError, operator: Arc<Operator>) -> Action {
     tracing::warn!(namespace = image.namespace(), name = image.name_any(), error = chain(error), "pass failed");
     let mut failures = operator.failures.lock().unwrap_or_else(PoisonError::into_inner);

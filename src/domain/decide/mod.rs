@@ -285,7 +285,7 @@ impl Pass<'_> {
             }
         };
         match &self.facts.published {
-            None => Err(vec![Question::Publish(Box::new(stages.publication(plan, &pins, &progress, tags)))]),
+            None => Err(vec![Question::Publish(Box::new(stages.publication(plan, &progress, tags)))]),
             Some(Ok(published)) => Ok(self.succeeded(plan, &progress, &stages, published, &tags)),
             Some(Err(trouble)) => Ok(self.trouble_amid(plan, progress, &stages, trouble)),
         }

@@ -460,7 +460,7 @@ fn wrong_credentials_are_tried_again_by_themselves() {
     assert_eq!(world.pass().requeue, Some(Duration::from_secs(20)));
     assert_eq!(world.asked, []);
     world.now += 20;
-    assert_eq!(world.pass().requeue, Some(Duration::from_secs(60)));
+    assert_eq!(world.pass().requeue, Some(Duration::from_mins(1)));
     world.images = World::new().images;
     world.now += 60;
     assert_eq!(world.pass().start.len(), 1);
