@@ -171,7 +171,7 @@ impl World {
 
 fn layer() -> Layer {
     Layer {
-        media_type: crate::domain::image::LAYER_TYPE.into(),
+        media_type: crate::domain::media_type::LAYER.into(),
         digest: Digest::of(b"layer"),
         compressed_size: 800_000,
         diff_id: Digest::of(b"unpacked"),
