@@ -17,8 +17,6 @@ pub const STALLED: &str = "Stalled";
 pub enum Reason {
     /// The image of the current spec is pushed.
     Succeeded,
-    /// A build was started.
-    Progressing,
     /// Stages run.
     Building,
     /// The image is being put together and pushed.
@@ -79,7 +77,6 @@ impl Reason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Succeeded => "Succeeded",
-            Self::Progressing => "Progressing",
             Self::Building => "Building",
             Self::Pushing => "Pushing",
             Self::Queued => "Queued",
@@ -131,10 +128,7 @@ impl Reason {
     /// Whether something is wrong, rather than going on.
     #[must_use]
     pub fn is_trouble(self) -> bool {
-        !matches!(
-            self,
-            Self::Succeeded | Self::Progressing | Self::Building | Self::Pushing | Self::Queued | Self::Suspended
-        )
+        !matches!(self, Self::Succeeded | Self::Building | Self::Pushing | Self::Queued | Self::Suspended)
     }
 }
 

@@ -28,6 +28,8 @@ pub struct JobFact {
     pub attempt: u32,
     /// Whether it is being deleted.
     pub deleting: bool,
+    /// When it was created.
+    pub created: Option<Timestamp>,
     /// How far it is.
     pub state: JobState,
 }
@@ -41,6 +43,8 @@ pub enum JobState {
         reason: Reason,
         /// The same for people.
         message: String,
+        /// Whether it has a Pod, of whose changes we hear.
+        has_pod: bool,
     },
     /// User code runs.
     Running,
@@ -95,6 +99,7 @@ pub fn job_fact(job: &Job, pods: &[Pod], events: &[Event]) -> Option<JobFact> {
         key: annotation(KEY_ANNOTATION)?,
         attempt: annotation(ATTEMPT_ANNOTATION)?.parse().ok()?,
         deleting: meta.deletion_timestamp.is_some(),
+        created: meta.creation_timestamp.as_ref().map(|time| time.0),
         state,
     })
 }
@@ -123,12 +128,12 @@ fn without_pod(job: &Job, events: &[Event]) -> JobState {
         _ => Reason::PodRejected,
     };
     let message = if message.is_empty() { "its Pod is being created".into() } else { truncated(&message, 600) };
-    JobState::Waiting { reason, message }
+    JobState::Waiting { reason, message, has_pod: false }
 }
 
 fn pod_state(pod: &Pod) -> JobState {
     let Some(status) = &pod.status else {
-        return JobState::Waiting { reason: Reason::Building, message: "its Pod is being scheduled".into() };
+        return waits(Reason::Building, "its Pod is being scheduled");
     };
     let statuses = || status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten());
     let by_name = |name: &str| statuses().find(|status| status.name == name);
@@ -204,11 +209,11 @@ fn waiting(pod: &Pod, containers: &[Option<&ContainerStatus>]) -> JobState {
     let unscheduled = conditions.into_iter().find(|c| c.type_ == "PodScheduled" && c.status == "False");
     if let Some(condition) = unscheduled {
         let message = truncated(condition.message.as_deref().unwrap_or("no node takes the Pod"), 600);
-        return JobState::Waiting { reason: Reason::Unschedulable, message };
+        return waits(Reason::Unschedulable, &message);
     }
-    let waits =
+    let waiting =
         containers.iter().flatten().filter_map(|status| Some((status, status.state.as_ref()?.waiting.as_ref()?)));
-    for (status, wait) in waits {
+    for (status, wait) in waiting {
         let reason = match wait.reason.as_deref().unwrap_or_default() {
             "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" | "RegistryUnavailable" => {
                 Reason::ImagePullFailed
@@ -218,12 +223,13 @@ fn waiting(pod: &Pod, containers: &[Option<&ContainerStatus>]) -> JobState {
             _ => continue,
         };
         let detail = wait.message.as_deref().or(wait.reason.as_deref()).unwrap_or_default();
-        return JobState::Waiting {
-            reason,
-            message: format!("{} ({}): {}", status.name, status.image, truncated(detail, 500)),
-        };
+        return waits(reason, &format!("{} ({}): {}", status.name, status.image, truncated(detail, 500)));
     }
-    JobState::Waiting { reason: Reason::Building, message: "its containers are being started".into() }
+    waits(Reason::Building, "its containers are being started")
+}
+
+fn waits(reason: Reason, message: &str) -> JobState {
+    JobState::Waiting { reason, message: message.to_owned(), has_pod: true }
 }
 
 fn agent_message(agent: &ContainerStatus) -> Option<AgentMessage> {

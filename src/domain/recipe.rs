@@ -23,6 +23,8 @@ pub struct Recipe {
     pub user: Option<u32>,
     /// Names of the variables whose values come from Secrets or ConfigMaps; the values are not part of the key.
     pub env_from: Vec<String>,
+    /// Where caches are mounted. Their contents are not part of the key, but what they hide of the image is.
+    pub mounts: Vec<String>,
     /// Diff IDs of the artifact layers that [`Step::CopyArtifact`] names by index.
     pub inputs: Vec<Digest>,
     /// What happens, in order.
@@ -119,10 +121,11 @@ pub struct Owner {
 pub struct Key(Digest);
 
 impl Recipe {
-    /// The key when the source is known only by its revision (a commit, an archive's digest): a hit spares the Pod.
+    /// The key when the source is known only by its revision (a commit, an archive's digest), what of it is seen
+    /// included: a hit spares the Pod.
     #[must_use]
-    pub fn quick_key(&self, revision: Option<&str>) -> Key {
-        self.key("revision", revision.unwrap_or_default())
+    pub fn quick_key(&self, identity: Option<&str>) -> Key {
+        self.key("revision", identity.unwrap_or_default())
     }
 
     /// The key over the files that the steps really see: a hit spares the steps.
@@ -158,12 +161,6 @@ impl Key {
     pub fn requested(&self, request: Option<&str>) -> Self {
         request.map_or(*self, |request| Self(Digest::of(format!("{}\nno-cache\n{request}", self.0).as_bytes())))
     }
-
-    /// Eight hex digits for object names.
-    #[must_use]
-    pub fn short(&self) -> String {
-        self.0.short(8)
-    }
 }
 
 impl fmt::Display for Key {
@@ -189,6 +186,7 @@ mod tests {
             image: Some(Digest::of(b"builder")),
             user: Some(65532),
             env_from: vec!["TOKEN".into()],
+            mounts: vec!["/cache".into()],
             inputs: vec![Digest::of(b"input")],
             steps: vec![
                 Step::CopySource { items: vec![item(".", "/workspace/")] },
@@ -214,12 +212,13 @@ mod tests {
 
     #[test]
     fn every_input_changes_the_key() {
-        let changes: [(&str, fn(&mut Recipe)); 11] = [
+        let changes: [(&str, fn(&mut Recipe)); 12] = [
             ("format", |r| r.format += 1),
             ("platform", |r| r.platform = Platform::linux("arm64")),
             ("image", |r| r.image = Some(Digest::of(b"other"))),
             ("user", |r| r.user = None),
             ("env_from", |r| r.env_from.clear()),
+            ("mounts", |r| r.mounts.clear()),
             ("inputs", |r| r.inputs = vec![Digest::of(b"other")]),
             ("steps", |r| {
                 r.steps.pop();

@@ -77,12 +77,13 @@ impl Queue {
         }
     }
 
-    /// Gives the place of `image` back, and wakes those who can use it.
-    pub fn release(&self, image: &ImageId) {
+    /// `image` runs and waits no longer; those who can use its place are woken.
+    pub fn forget(&self, image: &ImageId) {
         let mut places = self.lock();
-        let before = places.running.len();
+        let before = (places.running.len(), places.waiting.len());
         places.running.retain(|other| other != image);
-        if places.running.len() == before {
+        places.waiting.retain(|other| other != image);
+        if (places.running.len(), places.waiting.len()) == before {
             return;
         }
         let free = self.most.saturating_sub(places.running.len());
@@ -92,12 +93,6 @@ impl Queue {
             // The receiver ends with the program.
             let _ = self.wake.send(next.clone());
         }
-    }
-
-    /// Forgets `image`: it is gone, or waits no longer.
-    pub fn forget(&self, image: &ImageId) {
-        self.lock().waiting.retain(|other| other != image);
-        self.release(image);
     }
 
     /// How many builds run and wait.
@@ -156,10 +151,10 @@ mod tests {
         queue.hold(image("a", "1"));
         assert!(matches!(queue.ask(&image("a", "2")), Slot::Queued(_)));
         assert!(matches!(queue.ask(&image("b", "3")), Slot::Queued(_)));
-        queue.release(&image("a", "1"));
+        queue.forget(&image("a", "1"));
         assert_eq!(woken.try_recv().unwrap(), image("a", "2"));
         assert!(woken.try_recv().is_err());
-        queue.release(&image("a", "1"));
+        queue.forget(&image("a", "1"));
         assert!(woken.try_recv().is_err(), "a place is given back once");
     }
 
@@ -169,7 +164,7 @@ mod tests {
         queue.hold(image("a", "1"));
         let _ = queue.ask(&image("a", "2"));
         queue.forget(&image("a", "2"));
-        queue.release(&image("a", "1"));
+        queue.forget(&image("a", "1"));
         assert!(woken.try_recv().is_err());
     }
 }

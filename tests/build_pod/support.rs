@@ -265,6 +265,7 @@ pub fn task(steps: Vec<Step>, outputs: Vec<Output>) -> StageTask {
         image: Some(Digest::of(b"builder")),
         user: Some(65532),
         env_from: vec!["TOKEN".into()],
+        mounts: Vec::new(),
         inputs: vec![],
         steps,
         outputs,

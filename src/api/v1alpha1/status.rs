@@ -17,9 +17,13 @@ pub struct Status {
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 
-    /// The value of the annotation minimalimage.dev/requestedAt (or Flux's) that was acted on last.
+    /// The value of the annotation minimalimage.dev/requestedAt that was acted on last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_handled_requested_at: Option<String>,
+
+    /// The value of the annotation reconcile.fluxcd.io/requestedAt that was acted on last; `flux` looks for it here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_handled_reconcile_at: Option<String>,
 
     /// The value of the annotation minimalimage.dev/noCacheRequestedAt that was acted on last.
     #[serde(skip_serializing_if = "Option::is_none")]

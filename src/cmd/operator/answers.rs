@@ -49,8 +49,8 @@ pub(super) struct World {
     pub account: String,
     /// Unpacked sizes by manifest digest: they follow from content, so whoever may read the manifest may know them.
     pub sizes: Memo<Digest, u64>,
-    /// Artifacts that a resource (by UID) has adopted, so that later passes of its build need not ask again.
-    pub adopted: Memo<(String, Digest), Artifact>,
+    /// Artifacts that a resource (by UID) has adopted under a key, so that later passes of its build need not ask again.
+    pub adopted: Memo<(String, Digest, Key), Artifact>,
 }
 
 /// Remembers answers that cannot change. All of it may be forgotten at any time.
@@ -91,9 +91,9 @@ impl Answers<'_> {
                 let answer = self.record(&key).await;
                 Box::new(move |facts| drop(facts.records.insert(key, answer)))
             }
-            Question::Adopt { artifact, keys } => {
-                let answer = self.adopt(artifact, &keys).await;
-                Box::new(move |facts| drop(facts.adopted.insert(artifact, answer)))
+            Question::Adopt { artifact, key, also } => {
+                let answer = self.adopt(artifact, key, &also).await;
+                Box::new(move |facts| drop(facts.adopted.insert(key, answer)))
             }
             Question::Slot => {
                 let answer = self.world.queue.ask(&self.id);
@@ -171,21 +171,19 @@ impl Answers<'_> {
     }
 
     /// Reads what an agent made and vouches for it. Under the first key someone else may have been faster: theirs counts.
-    async fn adopt(&self, digest: Digest, keys: &[Key]) -> Result<Artifact, Trouble> {
-        let name = (self.image.uid().unwrap_or_default(), digest);
+    async fn adopt(&self, digest: Digest, key: Key, also: &[Key]) -> Result<Artifact, Trouble> {
+        let name = (self.image.uid().unwrap_or_default(), digest, key);
         if let Some(artifact) = self.world.adopted.get(&name) {
             return Ok(artifact);
         }
         let cache = self.cache().await?;
         let failed = |error: RegistryError| registry_trouble(&error);
         let (artifact, size) = cache.read(digest).await.map_err(failed)?;
-        if let Some(first) = keys.first()
-            && let Some(earlier) = cache.lookup(first).await.map_err(failed)?
-        {
+        if let Some(earlier) = cache.lookup(&key).await.map_err(failed)? {
             self.world.adopted.put(name, earlier.clone());
             return Ok(earlier);
         }
-        let records = keys.iter().map(|key| cache.record(&self.world.signer, key, digest, size));
+        let records = also.iter().chain([&key]).map(|key| cache.record(&self.world.signer, key, digest, size));
         futures::future::try_join_all(records).await.map_err(failed)?;
         self.world.adopted.put(name, artifact.clone());
         Ok(artifact)
@@ -207,16 +205,17 @@ impl Answers<'_> {
         self.client(self.image.spec.destination.secret_ref.iter()).await
     }
 
-    /// For builder and base images: the spec's pull Secrets, then those of the ServiceAccount, as the kubelet has it.
+    /// For builder and base images: the spec's pull Secrets, else those of the ServiceAccount, as Pods have it.
     pub(super) async fn pull_client(&self) -> Result<Client, Trouble> {
         let spec = &self.image.spec;
         let namespace = self.image.namespace().unwrap_or_default();
-        let mut secrets = spec.image_pull_secrets.clone();
-        if let Some(account) = &spec.service_account_name {
-            let names = self.world.cluster.pull_secrets(&namespace, account).await;
-            let names = names.map_err(|error| self.reference_trouble("ServiceAccount", account, &error))?;
-            secrets.extend(names.into_iter().map(|name| LocalReference { name }));
+        if !spec.image_pull_secrets.is_empty() {
+            return self.client(spec.image_pull_secrets.iter()).await;
         }
+        let account = spec.service_account_name.as_deref().unwrap_or("default");
+        let names = self.world.cluster.pull_secrets(&namespace, account).await;
+        let names = names.map_err(|error| self.reference_trouble("ServiceAccount", account, &error))?;
+        let secrets: Vec<_> = names.into_iter().map(|name| LocalReference { name }).collect();
         self.client(secrets.iter()).await
     }
 
@@ -258,7 +257,7 @@ impl Answers<'_> {
                     self.world.account
                 ),
             ),
-            _ => (Reason::ReferenceNotFound, format!("failed to read {kind} {name}: {}", chain(error))),
+            _ => (Reason::BuildInterrupted, format!("failed to read {kind} {name}: {}", chain(error))),
         };
         Trouble { reason, message }
     }

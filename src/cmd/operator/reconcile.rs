@@ -15,7 +15,7 @@ use crate::{
         v1alpha1::MinimalImage,
     },
     domain::{
-        decide::{Decision, Facts, Outcome, Trouble, decide},
+        decide::{Decision, Facts, Outcome, Place, Trouble, decide},
         job::{self, Owner, References, StageRun},
         plan::{Plan, SourceKind},
         settings::backoff,
@@ -125,8 +125,9 @@ async fn pass(image: &MinimalImage, operator: &Operator, id: &ImageId) -> Result
     // A plan that is refused asks nothing, so there is nobody to answer then.
     let plan = Plan::new(&image.spec).ok();
     let answers = plan.as_ref().map(|plan| Answers { world, image, plan, id: id.clone() });
+    let now = Timestamp::now();
     for _ in 0..ROUNDS {
-        match (decide(image, &facts, &world.settings, Timestamp::now()), &answers) {
+        match (decide(image, &facts, &world.settings, now), &answers) {
             (Decision::Ask(questions), Some(answers)) => answers.answer(questions, &mut facts).await,
             (Decision::Ask(_), None) => return Err(PassError::Endless),
             (Decision::Act(outcome), _) => match start_all(image, operator, plan.as_ref(), id, &outcome).await? {
@@ -174,10 +175,10 @@ async fn apply(image: &MinimalImage, operator: &Operator, id: &ImageId, outcome:
         tracing::info!(reason = note.reason.as_str(), message = note.message, "transition");
         world.cluster.record(image, note).await;
     }
-    if outcome.holds_slot {
-        world.queue.hold(id.clone());
-    } else {
-        world.queue.release(id);
+    match outcome.place {
+        Place::Running => world.queue.hold(id.clone()),
+        Place::Waiting => {}
+        Place::None => world.queue.forget(id),
     }
     count(image, operator, &outcome);
     Ok(outcome.requeue.map_or_else(Action::await_change, Action::requeue))

@@ -9,11 +9,12 @@ use crate::{
         conditions::{Health, READY, RECONCILING, Reason, find, truncated, with_health},
         v1alpha1::{
             BaseStatus, Build, FLUX_REQUESTED_AT, FileStatus, ImageStatus, LayerStatus, NO_CACHE_REQUESTED_AT,
-            PlatformStatus, Progress, REQUESTED_AT, SourceStatus, StageStatus, Status,
+            PlatformStatus, Progress, REQUESTED_AT, SourceStatus, StageState, StageStatus, Status,
         },
     },
     domain::{
         artifact::OutputReport,
+        observed::JobFact,
         plan::{LayerPlan, Plan},
         settings::backoff,
         value::{Digest, Reference, human_size},
@@ -21,7 +22,7 @@ use crate::{
 };
 
 use super::{
-    Decision, Note, Outcome, Pass, Published, Trouble, pinned_digest, pins_of,
+    Decision, Note, Outcome, Pass, Place, Published, Trouble, pinned_digest, pins_of,
     stages::{StageFailure, Stages},
 };
 
@@ -47,7 +48,19 @@ impl Pass<'_> {
     /// Nothing to do until the next poll.
     pub(super) fn idle(&self, plan: &Plan) -> Decision {
         let requeue = self.until_poll(plan);
-        Decision::Act(Box::new(Outcome { status: self.status.clone(), requeue, ..Outcome::deleting(Vec::new()) }))
+        Decision::Act(Box::new(Outcome { status: self.status.clone(), requeue, ..Outcome::deleting(self.leftovers()) }))
+    }
+
+    /// Between builds only the Job whose failure status tells of is kept, for its logs; an operator that died before it
+    /// had deleted the others is made up for.
+    fn leftovers(&self) -> Vec<JobFact> {
+        let told = |job: &&JobFact| {
+            self.status
+                .stages
+                .iter()
+                .any(|stage| stage.state == StageState::Failed && stage.job_name.as_ref() == Some(&job.name))
+        };
+        self.facts.jobs.iter().filter(|job| !told(job)).cloned().collect()
     }
 
     /// What would be built is what was built last: by a poll, or after a change of the spec that changes no image.
@@ -57,7 +70,8 @@ impl Pass<'_> {
         if let Some(last) = &mut status.last_build {
             last.generation = self.generation;
         }
-        let rest = Outcome { requeue: plan.can_change().then_some(plan.interval), ..Outcome::deleting(Vec::new()) };
+        let requeue = plan.can_change().then_some(plan.interval);
+        let rest = Outcome { requeue, ..Outcome::deleting(self.leftovers()) };
         let ready = find(&self.status.conditions, READY);
         match (&status.image, ready) {
             (Some(image), Some(ready)) if status.last_build.as_ref().is_some_and(|last| last.succeeded) => {
@@ -76,8 +90,13 @@ impl Pass<'_> {
         if left.is_zero() {
             return None;
         }
-        let outcome = Outcome { requeue: Some(left), holds_slot: true, ..Outcome::deleting(Vec::new()) };
+        let outcome = Outcome { requeue: Some(left), place: self.live_place(), ..Outcome::deleting(Vec::new()) };
         Some(Decision::Act(Box::new(Outcome { status: self.status.clone(), ..outcome })))
+    }
+
+    /// A build that can do nothing now keeps its place only while Pods of its run.
+    fn live_place(&self) -> Place {
+        if self.facts.jobs.iter().any(JobFact::is_live) { Place::Running } else { Place::None }
     }
 
     /// Something outside failed before the stages were looked at.
@@ -100,7 +119,7 @@ impl Pass<'_> {
         status.progress = Some(Progress { failures, retry_time, ..progress });
         let poll = status.progress.as_ref().is_some_and(|progress| progress.poll);
         let health = if poll { Health::Checking } else { Health::InProgress };
-        let rest = Outcome { requeue: Some(wait), holds_slot: stages.live, ..Outcome::deleting(stages.stale.clone()) };
+        let rest = Outcome { requeue: Some(wait), place: self.live_place(), ..Outcome::deleting(stages.stale.clone()) };
         self.act(status, health, trouble.reason, &trouble.message, rest)
     }
 
@@ -118,14 +137,30 @@ impl Pass<'_> {
             });
         status.stages.clone_from(&stages.status);
         status.progress = Some(Progress { failures: 0, retry_time: None, ..progress });
-        let podless = stages.waits.iter().any(|_| true) || !stages.start.is_empty();
+        let podless = stages.podless || !stages.start.is_empty();
+        let queued = stages.waits.iter().any(|(reason, _)| *reason == Reason::Queued);
+        let place = match (stages.live, queued) {
+            (true, _) => Place::Running,
+            (false, true) => Place::Waiting,
+            (false, false) => Place::None,
+        };
         let rest = Outcome {
             start: stages.start,
             requeue: stages.retry.or(podless.then_some(LOOK_AGAIN)),
-            holds_slot: stages.live,
+            place,
             ..Outcome::deleting(stages.stale)
         };
         self.act(status, Health::InProgress, reason, &message, rest)
+    }
+
+    /// All artifacts are there: what is pushed is written down first.
+    pub(super) fn pushing(&self, progress: Progress, stages: &Stages) -> Decision {
+        let mut status = self.observed();
+        status.stages.clone_from(&stages.status);
+        status.progress = Some(progress);
+        let place = self.live_place();
+        let rest = Outcome { requeue: Some(Duration::ZERO), place, ..Outcome::deleting(stages.stale.clone()) };
+        self.act(status, Health::InProgress, Reason::Pushing, "the image is being put together and pushed", rest)
     }
 
     /// A stage failed for good: its Job stays for `kubectl logs` until the next build.
@@ -144,13 +179,21 @@ impl Pass<'_> {
     /// A build ended without an image; the last good one stays in status.
     fn ended(&self, plan: &Plan, progress: &Progress, stages: &Stages, trouble: &Trouble, keep: &[String]) -> Decision {
         let mut status = self.observed();
+        let requeue = plan.can_change().then_some(plan.interval);
+        if progress.poll {
+            // Not a build: the image stays what it is, and the next look may find more.
+            status.progress = None;
+            status.last_check_time = Some(Time(self.now));
+            let rest = Outcome { requeue, ..Outcome::deleting(Vec::new()) };
+            return self.act(status, Health::Checking, trouble.reason, &trouble.message, rest);
+        }
         if !stages.status.is_empty() {
             status.stages.clone_from(&stages.status);
         }
         let build = Build { result: trouble.reason.as_str().into(), ..self.ended_build(plan, progress) };
         self.remember(&mut status, build);
-        let delete = self.facts.jobs.iter().filter(|job| !job.deleting && !keep.contains(&job.name)).cloned().collect();
-        let rest = Outcome { requeue: plan.can_change().then_some(plan.interval), ..Outcome::deleting(delete) };
+        let delete = self.facts.jobs.iter().filter(|job| !keep.contains(&job.name)).cloned().collect();
+        let rest = Outcome { requeue, ..Outcome::deleting(delete) };
         self.act(status, Health::Failed, trouble.reason, &trouble.message, rest)
     }
 
@@ -190,15 +233,17 @@ impl Pass<'_> {
 
     /// The status with what every pass acknowledges.
     fn observed(&self) -> Status {
-        let request = self.annotation(REQUESTED_AT).or_else(|| self.annotation(FLUX_REQUESTED_AT));
+        let handled = |annotation, before: &Option<String>| self.annotation(annotation).or(before.as_ref()).cloned();
+        let before = self.status;
         Status {
             observed_generation: self.generation,
-            last_handled_requested_at: request.or(self.status.last_handled_requested_at.as_ref()).cloned(),
-            last_handled_no_cache_requested_at: self
-                .annotation(NO_CACHE_REQUESTED_AT)
-                .or(self.status.last_handled_no_cache_requested_at.as_ref())
-                .cloned(),
-            ..self.status.clone()
+            last_handled_requested_at: handled(REQUESTED_AT, &before.last_handled_requested_at),
+            last_handled_reconcile_at: handled(FLUX_REQUESTED_AT, &before.last_handled_reconcile_at),
+            last_handled_no_cache_requested_at: handled(
+                NO_CACHE_REQUESTED_AT,
+                &before.last_handled_no_cache_requested_at,
+            ),
+            ..before.clone()
         }
     }
 
@@ -236,11 +281,11 @@ impl Pass<'_> {
     /// Sets the conditions and, on a transition, an Event.
     fn act(&self, mut status: Status, health: Health, reason: Reason, message: &str, rest: Outcome) -> Decision {
         let spoken = if health == Health::Checking { RECONCILING } else { READY };
-        let before = find(&self.status.conditions, spoken).map(|condition| condition.reason.clone());
+        let told = |conditions| find(conditions, spoken).map(|condition| condition.reason.clone());
         status.conditions = with_health(&self.status.conditions, health, reason, message, self.generation, self.now);
-        let same_image =
-            status.image.as_ref().map(|image| &image.digest) == self.status.image.as_ref().map(|image| &image.digest);
-        let transition = before.as_deref() != Some(reason.as_str()) || reason == Reason::Succeeded && !same_image;
+        let digest = |status: &Status| status.image.as_ref().map(|image| image.digest.clone());
+        let transition = told(&status.conditions) != told(&self.status.conditions)
+            || reason == Reason::Succeeded && digest(&status) != digest(self.status);
         let note =
             Note { warning: health == Health::Failed || reason.is_trouble(), reason, message: message.to_owned() };
         let events = if transition { vec![note] } else { Vec::new() };
@@ -250,14 +295,14 @@ impl Pass<'_> {
 
 impl Outcome {
     /// An outcome that only deletes.
-    fn deleting(delete: Vec<super::JobFact>) -> Self {
+    fn deleting(delete: Vec<JobFact>) -> Self {
         Self {
             status: Status::default(),
             start: Vec::new(),
             delete: delete.into_iter().filter(|job| !job.deleting).collect(),
             events: Vec::new(),
             requeue: None,
-            holds_slot: false,
+            place: Place::None,
         }
     }
 }

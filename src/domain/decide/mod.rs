@@ -46,12 +46,14 @@ pub enum Question {
     Image(Reference),
     /// The artifact that the cache repository holds for a key.
     Record(Key),
-    /// Read an agent's artifact and sign it under these keys.
+    /// Read an agent's artifact and sign it under a stage's keys.
     Adopt {
         /// Digest of the artifact's manifest.
         artifact: Digest,
-        /// What it is to be found under.
-        keys: Vec<Key>,
+        /// The stage's key in this build.
+        key: Key,
+        /// Further keys that it is to be found under.
+        also: Vec<Key>,
     },
     /// Whether this build may start Pods now.
     Slot,
@@ -148,8 +150,8 @@ pub struct Facts {
     pub images: BTreeMap<Reference, Result<ResolvedImage, Trouble>>,
     /// To [`Question::Record`].
     pub records: BTreeMap<Key, Result<Option<Artifact>, Trouble>>,
-    /// To [`Question::Adopt`], by artifact.
-    pub adopted: BTreeMap<Digest, Result<Artifact, Trouble>>,
+    /// To [`Question::Adopt`], by the first of its keys.
+    pub adopted: BTreeMap<Key, Result<Artifact, Trouble>>,
     /// To [`Question::Slot`].
     pub slot: Option<Slot>,
     /// To [`Question::Publish`].
@@ -171,8 +173,19 @@ pub struct Outcome {
     pub events: Vec<Note>,
     /// When to look again without a cause.
     pub requeue: Option<Duration>,
-    /// Whether the build keeps its place among the running ones.
-    pub holds_slot: bool,
+    /// What place the build has among those that run.
+    pub place: Place,
+}
+
+/// A build's place in the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// It may have Pods.
+    Running,
+    /// It waits for its turn.
+    Waiting,
+    /// It needs none.
+    None,
 }
 
 /// An Event to be recorded.
@@ -286,6 +299,10 @@ impl Pass<'_> {
                 return Ok(self.refuse(&message));
             }
         };
+        if self.facts.published.is_none() && self.status.progress.as_ref() != Some(&progress) {
+            // What the tags are made of must be known before the first of them is pushed: a restart goes on with it.
+            return Ok(self.pushing(progress, &stages));
+        }
         match &self.facts.published {
             None => Err(vec![Question::Publish(Box::new(stages.publication(plan, &progress, tags)))]),
             Some(Ok(published)) => Ok(self.succeeded(plan, &progress, &stages, published, &tags)),

@@ -50,6 +50,8 @@ pub(super) struct Stages {
     pub retry: Option<Duration>,
     /// Whether Pods of this build may be doing something.
     pub live: bool,
+    /// Whether a Job has no Pod yet: why is told by Events alone, which nobody watches.
+    pub podless: bool,
 }
 
 /// A stage that failed for good.
@@ -101,7 +103,8 @@ impl<'a> Walk<'a> {
     fn visit(&mut self, stage: &'a StagePlan) {
         let mut status = stage_status(stage, self.progress);
         if let Some(recipe) = self.plan.recipe(stage, self.pins, &self.stages.artifacts) {
-            let key = recipe.quick_key(self.pins.revision.as_deref()).requested(self.progress.no_cache.as_deref());
+            let identity = self.plan.source_identity(self.pins);
+            let key = recipe.quick_key(identity.as_deref()).requested(self.progress.no_cache.as_deref());
             status.key = Some(key.to_string());
             let attempt = match self.newest_job(stage, &key) {
                 Some(job) => self.follow(&recipe, key, job, &mut status),
@@ -138,7 +141,11 @@ impl<'a> Walk<'a> {
     fn follow(&mut self, recipe: &Recipe, key: Key, job: &JobFact, status: &mut StageStatus) -> Option<u32> {
         status.job_name = Some(job.name.clone());
         match &job.state {
-            JobState::Waiting { reason, message } => {
+            JobState::Waiting { reason, message, has_pod } => {
+                if let Some(failure) = self.too_late(job, message) {
+                    return self.after_failure(job, &failure, status);
+                }
+                self.stages.podless |= !has_pod;
                 self.stages.live = true;
                 status.state = StageState::Waiting;
                 status.message = Some(message.clone());
@@ -154,12 +161,26 @@ impl<'a> Walk<'a> {
         None
     }
 
+    /// A Pod that never starts never reaches its own deadline, which counts from its start.
+    fn too_late(&self, job: &JobFact, waits_for: &str) -> Option<JobFailure> {
+        let timeout = self.plan.stages.iter().find(|stage| stage.name == job.stage)?.timeout;
+        let waited = Duration::try_from(self.pass.now.duration_since(job.created?)).ok()?;
+        (waited > timeout).then(|| JobFailure {
+            reason: Reason::Timeout,
+            message: format!("the stage did not start within its timeout: {waits_for}"),
+            exit_code: None,
+            log_tail: None,
+            transient: false,
+            at: None,
+        })
+    }
+
     fn adopt(&mut self, recipe: &Recipe, key: Key, message: &AgentMessage, status: &mut StageStatus) {
         let Some(digest) = message.artifact else { return };
-        match self.pass.facts.adopted.get(&digest) {
+        match self.pass.facts.adopted.get(&key) {
             None => {
-                let keys = keys(recipe, key, message, self.progress);
-                self.questions.push(Question::Adopt { artifact: digest, keys });
+                let also = self.further_keys(recipe, message);
+                self.questions.push(Question::Adopt { artifact: digest, key, also });
             }
             Some(Err(trouble)) => self.stages.trouble = Some(trouble.clone()),
             Some(Ok(artifact)) => {
@@ -168,6 +189,20 @@ impl<'a> Walk<'a> {
                 status.steps_milliseconds = i64::try_from(message.timings.steps).ok();
             }
         }
+    }
+
+    /// What an artifact is recorded under beside its key in this build.
+    fn further_keys(&self, recipe: &Recipe, message: &AgentMessage) -> Vec<Key> {
+        let mut keys = Vec::new();
+        if self.progress.no_cache.is_some() {
+            // The ordinary name too: what was asked to be made anew replaces what was there.
+            keys.push(recipe.quick_key(self.plan.source_identity(self.pins).as_deref()));
+        }
+        if message.source.is_some() || !recipe.uses_source() {
+            // This one spares only the steps, not the Pod.
+            keys.push(recipe.exact_key(message.source));
+        }
+        keys
     }
 
     fn known(&mut self, status: &mut StageStatus, state: StageState, artifact: &Artifact) {
@@ -184,13 +219,15 @@ impl<'a> Walk<'a> {
         status.exit_code = failure.exit_code;
         status.log_tail.clone_from(&failure.log_tail);
         let tries = job.attempt + 1 - self.progress.first_attempt.min(job.attempt);
-        if !failure.transient || tries > self.pass.settings.interruptions {
+        // Servers come back and Secrets are corrected without anything here being touched: those are waited for.
+        let outside = failure.reason.first_retry().filter(|_| failure.reason != Reason::BuildInterrupted);
+        if !failure.transient || outside.is_none() && tries > self.pass.settings.interruptions {
             let (stage, job, failure) = (status.name.clone(), job.name.clone(), failure.clone());
             self.stages.failure = Some(StageFailure { stage, job, failure });
             return None;
         }
         let since = failure.at.and_then(|at| Duration::try_from(self.pass.now.duration_since(at)).ok());
-        let left = backoff(FIRST_RETRY, tries).saturating_sub(since.unwrap_or_default());
+        let left = backoff(outside.unwrap_or(FIRST_RETRY), tries).saturating_sub(since.unwrap_or_default());
         if left.is_zero() {
             return Some(job.attempt + 1);
         }
@@ -210,9 +247,14 @@ impl<'a> Walk<'a> {
             state: StageState::Skipped,
             ..StageStatus::default()
         }));
-        let current =
-            |job: &&JobFact| self.stages.status.iter().any(|stage| stage.job_name.as_ref() == Some(&job.name));
-        let retried = |job: &&JobFact| self.startable.iter().any(|next| next.stage.name == job.stage);
+        // A stage whose inputs are not known yet keeps its Job: they may turn out to be what they were.
+        let current = |job: &JobFact| {
+            let stage = self.stages.status.iter().find(|stage| stage.name == job.stage);
+            stage.is_some_and(|stage| {
+                stage.job_name.as_ref() == Some(&job.name) || stage.key.is_none() && stage.state == StageState::Pending
+            })
+        };
+        let retried = |job: &JobFact| self.startable.iter().any(|next| next.stage.name == job.stage);
         let stale = self.pass.facts.jobs.iter().filter(|job| !job.deleting && (!current(job) || retried(job)));
         self.stages.stale = stale.cloned().collect();
         if self.stages.trouble.is_none() {
@@ -306,19 +348,6 @@ impl Stages {
             generation: progress.generation,
         }
     }
-}
-
-/// What an artifact is recorded under: the key that spares the Pod, and the one that spares only the steps.
-fn keys(recipe: &Recipe, key: Key, message: &AgentMessage, progress: &Progress) -> Vec<Key> {
-    let mut keys = vec![key];
-    if progress.no_cache.is_some() {
-        // The ordinary name too: what was asked to be made anew replaces what was there.
-        keys.push(recipe.quick_key(progress.revision.as_deref()));
-    }
-    if message.source.is_some() || !recipe.uses_source() {
-        keys.push(recipe.exact_key(message.source));
-    }
-    keys
 }
 
 fn stage_status(stage: &StagePlan, progress: &Progress) -> StageStatus {

@@ -25,6 +25,8 @@ struct World {
     images: Result<ResolvedImage, Trouble>,
     /// Keys that the cache holds; any key when none is given.
     cached: Option<Vec<Key>>,
+    /// Why the cache does not answer.
+    records: Option<Trouble>,
     slot: Slot,
     published: Result<Published, Trouble>,
     refused: Option<Trouble>,
@@ -64,6 +66,7 @@ impl World {
             revision: Ok(COMMIT.into()),
             images: Ok(builder),
             cached: Some(Vec::new()),
+            records: None,
             slot: Slot::Granted,
             published: Ok(published),
             refused: None,
@@ -90,9 +93,24 @@ impl World {
         self.image.annotations_mut().insert(name.into(), value.into());
     }
 
-    /// One pass: answers until something is done, and takes over status and deletions as the cluster would.
+    /// Passes until nothing is to be done at once.
     fn pass(&mut self) -> Outcome {
         self.asked.clear();
+        let mut first = self.one_pass();
+        while first.requeue == Some(Duration::ZERO) {
+            let next = self.one_pass();
+            first = Outcome {
+                start: [first.start, next.start].concat(),
+                delete: [first.delete, next.delete].concat(),
+                events: [first.events, next.events].concat(),
+                ..next
+            };
+        }
+        first
+    }
+
+    /// One pass: answers until something is done, and takes over status and deletions as the cluster would.
+    fn one_pass(&mut self) -> Outcome {
         let mut facts = Facts { jobs: self.jobs.clone(), refused: self.refused.clone(), ..Facts::default() };
         let now = Timestamp::from_second(self.now).unwrap();
         for _ in 0..20 {
@@ -105,17 +123,17 @@ impl World {
                 Decision::Act(outcome) => {
                     self.image.status = Some(outcome.status.clone());
                     self.jobs.retain(|job| !outcome.delete.iter().any(|deleted| deleted.uid == job.uid));
-                    for run in &outcome.start {
-                        self.jobs.push(JobFact {
-                            name: format!("{}-{}", run.stage, run.attempt),
-                            uid: format!("{}-{}-{}", run.stage, run.key, run.attempt),
-                            stage: run.stage.clone(),
-                            key: run.key.to_string(),
-                            attempt: run.attempt,
-                            deleting: false,
-                            state: JobState::Running,
-                        });
-                    }
+                    let now = self.now;
+                    self.jobs.extend(outcome.start.iter().map(|run| JobFact {
+                        name: format!("{}-{}", run.stage, run.attempt),
+                        uid: format!("{}-{}-{}", run.stage, run.key, run.attempt),
+                        stage: run.stage.clone(),
+                        key: run.key.to_string(),
+                        attempt: run.attempt,
+                        deleting: false,
+                        created: Some(Timestamp::from_second(now).unwrap()),
+                        state: JobState::Running,
+                    }));
                     return *outcome;
                 }
             }
@@ -129,11 +147,14 @@ impl World {
             Question::Revision => facts.revision = Some(self.revision.clone()),
             Question::CredentialHost => facts.credential_host = Some(Ok(None)),
             Question::Image(reference) => drop(facts.images.insert(reference, self.images.clone())),
+            Question::Record(key) if self.records.is_some() => {
+                facts.records.insert(key, Err(self.records.clone().unwrap()));
+            }
             Question::Record(key) => {
                 let known = self.cached.as_ref().is_none_or(|cached| cached.contains(&key));
                 facts.records.insert(key, Ok(known.then(artifact)));
             }
-            Question::Adopt { artifact: digest, .. } => drop(facts.adopted.insert(digest, Ok(artifact()))),
+            Question::Adopt { key, .. } => drop(facts.adopted.insert(key, Ok(artifact()))),
             Question::Slot => facts.slot = Some(self.slot.clone()),
             Question::Publish(_) => facts.published = Some(self.published.clone()),
         }
@@ -220,7 +241,7 @@ fn a_new_resource_is_resolved_and_started_in_one_pass() {
     let outcome = world.pass();
     assert_eq!(world.asked.iter().filter(|q| matches!(q, Question::Revision | Question::Image(_))).count(), 2);
     assert_eq!(outcome.start.len(), 1);
-    assert!(outcome.holds_slot);
+    assert!(outcome.place == Place::Running);
     assert_eq!(world.ready(), ("False".into(), "Building".into()));
     assert!(world.has(RECONCILING) && !world.has(STALLED));
     assert_eq!(world.status().observed_generation, 1);
@@ -244,9 +265,9 @@ fn a_finished_stage_is_adopted_and_the_image_pushed() {
     world.pass();
     world.set_job(done());
     let outcome = world.pass();
-    assert!(world.asked_for(|q| matches!(q, Question::Adopt { keys, .. } if keys.len() == 2)));
+    assert!(world.asked_for(|q| matches!(q, Question::Adopt { also, .. } if also.len() == 1)));
     assert_eq!(outcome.delete.len(), 1);
-    assert!(!outcome.holds_slot);
+    assert!(outcome.place != Place::Running);
     let status = world.status();
     let image = status.image.clone().unwrap();
     assert_eq!(image.display_size, "1.83MB");
@@ -471,7 +492,7 @@ fn a_request_without_cache_runs_every_stage_and_replaces_what_was_cached() {
     world.set_job(done());
     world.pass();
     let adopted = world.asked.iter().find_map(|question| match question {
-        Question::Adopt { keys, .. } => Some(keys.iter().map(ToString::to_string).collect::<Vec<_>>()),
+        Question::Adopt { also, .. } => Some(also.iter().map(ToString::to_string).collect::<Vec<_>>()),
         _ => None,
     });
     assert!(adopted.unwrap().contains(&ordinary));
@@ -540,7 +561,7 @@ fn a_full_queue_is_a_reason() {
     let mut world = World::new();
     world.slot = Slot::Queued("20 of 20 builds run in the cluster".into());
     let outcome = world.pass();
-    assert!(outcome.start.is_empty() && !outcome.holds_slot);
+    assert!(outcome.start.is_empty() && outcome.place != Place::Running);
     assert_eq!(world.ready(), ("False".into(), "Queued".into()));
     world.slot = Slot::Granted;
     assert_eq!(world.pass().start.len(), 1);
@@ -550,7 +571,11 @@ fn a_full_queue_is_a_reason() {
 fn waits_of_pods_are_reasons() {
     let mut world = World::new();
     world.pass();
-    world.set_job(JobState::Waiting { reason: Reason::QuotaExceeded, message: "exceeded quota".into() });
+    world.set_job(JobState::Waiting {
+        reason: Reason::QuotaExceeded,
+        message: "exceeded quota".into(),
+        has_pod: false,
+    });
     let outcome = world.pass();
     assert_eq!(world.ready(), ("False".into(), "QuotaExceeded".into()));
     assert!(outcome.requeue.is_some());
@@ -595,6 +620,130 @@ fn independent_stages_run_side_by_side_and_a_dependent_one_waits() {
     let outcome = world.pass();
     assert_eq!(outcome.start.len(), 1);
     assert_eq!(outcome.start[0].task.inputs.len(), 2);
+}
+
+#[test]
+fn a_build_that_waits_for_a_server_keeps_nobody_from_building() {
+    let mut world = World::new();
+    world.images = Err(trouble(Reason::RegistryAccessDenied));
+    assert_eq!(world.pass().place, Place::None);
+    world.now += 1;
+    assert_eq!(world.pass().place, Place::None);
+}
+
+#[test]
+fn more_memory_after_a_failure_is_tried_although_the_key_is_the_same() {
+    let mut world = World::new();
+    world.pass();
+    world.set_job(failure(Reason::OutOfMemory, false, world.now));
+    world.pass();
+    world.change_spec("/stages/0/resources", json!({"limits": {"memory": "2Gi"}}));
+    let outcome = world.pass();
+    assert_eq!((outcome.start.len(), outcome.start[0].attempt, outcome.delete.len()), (1, 1, 1));
+}
+
+#[test]
+fn a_registry_that_stutters_does_not_end_stages_that_run() {
+    let take = json!([{"from": "a", "source": "/workspace/x", "destination": "/workspace/x"}]);
+    let mut world = World::new().with_spec(
+        "/stages",
+        json!([{"name": "a", "image": "b", "run": "a"}, {"name": "build", "image": "b", "copy": take, "run": "b"}]),
+    );
+    world.pass();
+    world.set_job(done());
+    world.pass();
+    assert_eq!(world.jobs.len(), 2);
+    world.jobs.remove(0);
+    world.records = Some(trouble(Reason::RegistryUnavailable));
+    let outcome = world.pass();
+    assert!(outcome.delete.is_empty());
+    assert_eq!(outcome.place, Place::Running);
+}
+
+#[test]
+fn credentials_that_only_the_agent_uses_are_waited_for() {
+    let mut world = World::new();
+    world.pass();
+    for attempt in 1..10 {
+        world.set_job(failure(Reason::RegistryAccessDenied, true, world.now));
+        world.pass();
+        assert!(world.has(RECONCILING), "{attempt}");
+        world.now += 300;
+        assert_eq!(world.pass().start[0].attempt, attempt);
+    }
+}
+
+#[test]
+fn what_a_dead_operator_left_behind_is_deleted_but_the_failure_that_status_tells_of() {
+    let mut world = World::new();
+    world.pass();
+    world.set_job(failure(Reason::StageFailed, false, world.now));
+    world.pass();
+    let mut left = world.jobs[0].clone();
+    left.uid = "left".into();
+    left.name = "left".into();
+    world.jobs.push(left);
+    let outcome = world.pass();
+    assert_eq!(outcome.delete.iter().map(|job| job.name.as_str()).collect::<Vec<_>>(), ["left"]);
+}
+
+#[test]
+fn going_back_to_what_is_built_ends_what_was_begun() {
+    let mut world = World::built();
+    let key: Key =
+        serde_json::from_value(json!(format!("sha256:{}", world.status().stages[0].key.clone().unwrap()))).unwrap();
+    world.cached = Some(vec![key]);
+    world.change_spec("/stages/0/run", json!("make other"));
+    world.pass();
+    world.change_spec("/stages/0/run", json!("make"));
+    let outcome = world.pass();
+    assert_eq!(outcome.delete.len(), 1);
+    assert_eq!(world.status().stages[0].state, StageState::Cached);
+    assert_eq!(world.ready().1, "Succeeded");
+}
+
+#[test]
+fn flux_and_kubectl_can_both_ask() {
+    let mut world = World::built();
+    world.cached = None;
+    world.annotate(REQUESTED_AT, "1");
+    world.pass();
+    world.annotate(crate::api::v1alpha1::FLUX_REQUESTED_AT, "2");
+    world.pass();
+    assert_eq!(world.status().last_handled_reconcile_at.as_deref(), Some("2"));
+    assert_eq!(world.status().history.len(), 3);
+}
+
+#[test]
+fn a_branch_that_is_gone_is_no_build() {
+    let mut world = World::built();
+    world.now += 3600;
+    world.revision = Err(trouble(Reason::SourceInvalid));
+    let outcome = world.pass();
+    assert_eq!((world.status().history.len(), world.ready().1.as_str()), (1, "Succeeded"));
+    assert!(world.has(RECONCILING) && outcome.requeue.is_some());
+}
+
+#[test]
+fn a_pod_that_never_starts_is_late_by_the_stages_timeout() {
+    let mut world = World::new().with_spec("/stages/0/timeout", json!("10m"));
+    world.pass();
+    world.set_job(JobState::Waiting { reason: Reason::Unschedulable, message: "no node".into(), has_pod: true });
+    let outcome = world.pass();
+    assert_eq!(outcome.requeue, None, "the Pod's changes are heard of");
+    world.now += 601;
+    world.pass();
+    assert_eq!(world.ready().1, "Timeout");
+}
+
+#[test]
+fn another_directory_of_the_same_commit_is_another_key() {
+    let mut world = World::new();
+    world.pass();
+    let first = world.status().stages[0].key.clone();
+    world.change_spec("/source/directory", json!("b"));
+    world.pass();
+    assert_ne!(world.status().stages[0].key, first);
 }
 
 #[test]

@@ -18,10 +18,12 @@ use super::{Pass, ResolvedImage, pinned_digest, pins_of};
 impl Pass<'_> {
     /// The build in hand or the one to begin; none when there is no cause.
     pub(super) fn trigger(&self, plan: &Plan) -> Option<Progress> {
-        let request = self.annotation(REQUESTED_AT).or_else(|| self.annotation(FLUX_REQUESTED_AT));
-        let requested = request.is_some() && request != self.status.last_handled_requested_at.as_ref();
-        let no_cache = self.annotation(NO_CACHE_REQUESTED_AT);
-        let no_cache = no_cache.filter(|value| Some(*value) != self.status.last_handled_no_cache_requested_at.as_ref());
+        let new = |annotation, handled: &Option<String>| {
+            self.annotation(annotation).filter(|value| Some(*value) != handled.as_ref())
+        };
+        let requested = new(REQUESTED_AT, &self.status.last_handled_requested_at).is_some()
+            || new(FLUX_REQUESTED_AT, &self.status.last_handled_reconcile_at).is_some();
+        let no_cache = new(NO_CACHE_REQUESTED_AT, &self.status.last_handled_no_cache_requested_at);
         let asked = |reason, message: &str| {
             let progress = self.new_progress(reason, message);
             Some(Progress { no_cache: no_cache.cloned(), ..progress })
@@ -72,7 +74,7 @@ impl Pass<'_> {
             generation: self.generation,
             start_time: Some(Time(self.now)),
             // Tries of earlier builds do not count for this one.
-            first_attempt: attempts.filter(|_| reason == BuildReason::Requested).max().unwrap_or_default(),
+            first_attempt: attempts.max().unwrap_or_default(),
             ..Progress::default()
         }
     }
@@ -83,7 +85,9 @@ impl Pass<'_> {
             return Some(progress);
         };
         let same = plan.inputs(&self.image.spec, &pins_of(&progress)).to_string() == last.inputs;
-        if same && (progress.poll || last.succeeded) {
+        // With another build in hand its Pods are to be ended and its traces in status to be replaced: by building.
+        let idle = self.status.progress.as_ref().is_none_or(|progress| progress.poll);
+        if same && (progress.poll || last.succeeded && idle) {
             return None;
         }
         if !progress.poll {

@@ -122,7 +122,7 @@ pub fn render(
     let context = pod::Context { owner, plan, stage, run, refs, settings };
     Job {
         metadata: ObjectMeta {
-            name: Some(job_name(&owner.name, &run.stage, &run.key, run.attempt)),
+            name: Some(job_name(owner, &run.stage, &run.key, run.attempt)),
             namespace: Some(owner.namespace.clone()),
             labels: Some(labels.clone()),
             annotations: Some(annotations),
@@ -149,11 +149,14 @@ pub fn render(
     }
 }
 
-/// `<resource>-<stage>-<key8>-<attempt>`, the first two shortened if they must be.
+/// `<resource>-<stage>-<hash>-<attempt>`, the first two shortened if they must be. The hash is over owner and key:
+/// resource `a` with stage `b-c` must not meet `a-b` with stage `c`.
 #[must_use]
-pub fn job_name(image: &str, stage: &str, key: &Key, attempt: u32) -> String {
-    let suffix = format!("-{}-{attempt}", key.short());
-    format!("{}{suffix}", shortened(&format!("{image}-{stage}").replace('.', "-"), LABEL_LENGTH - suffix.len()))
+pub fn job_name(owner: &Owner, stage: &str, key: &Key, attempt: u32) -> String {
+    let hash = Digest::of(format!("{} {key}", owner.uid).as_bytes()).short(8);
+    let suffix = format!("-{hash}-{attempt}");
+    let name = format!("{}-{stage}", owner.name).replace('.', "-");
+    format!("{}{suffix}", shortened(&name, LABEL_LENGTH - suffix.len()))
 }
 
 /// `text` in at most `length` characters; what is cut off is replaced by a hash of the whole.

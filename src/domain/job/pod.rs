@@ -91,7 +91,8 @@ impl Context<'_> {
     }
 
     fn agent(&self) -> Container {
-        let task = serde_json::to_string(&self.run.task).unwrap_or_default();
+        // The kubelet replaces `$(NAME)` and `$$` in values; in JSON a dollar can be written so that it sees none.
+        let task = serde_json::to_string(&self.run.task).unwrap_or_default().replace('$', "\\u0024");
         let env = self.settings.proxy.clone().into_iter().chain([(TASK_VARIABLE.to_owned(), task)]);
         let mut mounts = vec![mount("shared", SHARED_DIR, false), mount("work", AGENT_WORK_DIR, false)];
         if self.run.task.source.is_some() {

@@ -78,6 +78,16 @@ fn credentials_are_mounted_in_the_agent_alone() {
 }
 
 #[test]
+fn the_kubelet_finds_nothing_to_replace_in_a_task() {
+    let job = rendered(|spec| spec["stages"][0]["run"] = json!("echo $$ $(HOME)"), &Settings::default());
+    let env = container(&job, "agent")["env"].as_array().unwrap();
+    let task = env.iter().find(|variable| variable["name"] == "MINIMALIMAGE_TASK").unwrap()["value"].as_str().unwrap();
+    assert!(!task.contains('$'));
+    let task: StageTask = serde_json::from_str(task).unwrap();
+    assert!(format!("{:?}", task.recipe.steps).contains("echo $$ $(HOME)"));
+}
+
+#[test]
 fn the_agent_comes_first_and_installs_by_its_hook() {
     let job = rendered(|_| {}, &Settings::default());
     let pod = &job["spec"]["template"]["spec"];
@@ -141,9 +151,16 @@ fn every_volume_that_is_mounted_exists_and_is_bounded() {
 #[test]
 fn names_stay_within_63_characters_and_apart() {
     let key = serde_json::from_value::<Key>(json!(Digest::of(b"k"))).unwrap();
-    let long = "a".repeat(250);
-    let names = [job_name("app", "build", &key, 0), job_name(&long, "x", &key, 10), job_name(&long, "y", &key, 10)];
-    assert_eq!(names[0], format!("app-build-{}-0", key.short()));
+    let owner = |name: &str, uid: &str| Owner { name: name.into(), namespace: "ns".into(), uid: uid.into() };
+    let long = owner(&"a".repeat(250), "1");
+    let names = [
+        job_name(&owner("app", "1"), "build", &key, 0),
+        job_name(&long, "x", &key, 10),
+        job_name(&long, "y", &key, 10),
+    ];
+    assert!(names[0].starts_with("app-build-") && names[0].ends_with("-0"), "{}", names[0]);
     assert!(names.iter().all(|name| name.len() <= 63));
     assert_ne!(names[1], names[2]);
+    let meeting = [job_name(&owner("a", "1"), "b-c", &key, 0), job_name(&owner("a-b", "2"), "c", &key, 0)];
+    assert_ne!(meeting[0], meeting[1]);
 }

@@ -205,10 +205,17 @@ impl Plan {
             image,
             user: stage.image.is_some().then_some(user).flatten(),
             env_from,
+            mounts: stage.settings.iter().flat_map(|stage| &stage.caches).map(|cache| cache.path.clone()).collect(),
             inputs,
             steps: stage.steps.clone(),
             outputs: stage.outputs.clone(),
         })
+    }
+
+    /// What the steps see of the source, for keys; none without a source.
+    #[must_use]
+    pub fn source_identity(&self, pins: &Pins) -> Option<String> {
+        Some(self.source.as_ref()?.identity(pins.revision.as_deref()?))
     }
 
     /// The tags with their variables replaced.

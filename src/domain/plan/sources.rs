@@ -85,6 +85,13 @@ impl SourcePlan {
         }
     }
 
+    /// What exactly of the source the steps can see at `revision`, as far as that is known without fetching it.
+    #[must_use]
+    pub fn identity(&self, revision: &str) -> String {
+        let submodules = matches!(self.kind, SourceKind::Git { submodules: true, .. });
+        format!("{revision} submodules={submodules} directory={}", self.directory)
+    }
+
     /// Whether its revision is a commit.
     #[must_use]
     pub fn is_git(&self) -> bool {
