@@ -181,6 +181,7 @@ impl Answers<'_> {
         for key in keys {
             cache.record(&self.world.signer, key, digest, size).await.map_err(failed)?;
         }
+        tracing::info!(artifact = %digest, "recorded");
         Ok(artifact)
     }
 
