@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Mutex};
 
-use futures::future::join_all;
+use futures::future::{join_all, try_join_all};
 use kube::ResourceExt;
 
 use crate::{
@@ -172,15 +172,18 @@ impl Answers<'_> {
     async fn adopt(&self, digest: Digest, keys: &[Key]) -> Result<Artifact, Trouble> {
         let cache = self.cache().await?;
         let failed = |error: RegistryError| registry_trouble(&error);
-        let (artifact, size) = cache.read(digest).await.map_err(failed)?;
-        if let Some(first) = keys.first()
-            && let Some(earlier) = cache.lookup(first).await.map_err(failed)?
-        {
+        let earlier = async {
+            match keys.first() {
+                Some(first) => cache.lookup(first).await,
+                None => Ok(None),
+            }
+        };
+        let ((artifact, size), earlier) = futures::try_join!(cache.read(digest), earlier).map_err(failed)?;
+        if let Some(earlier) = earlier {
             return Ok(earlier);
         }
-        for key in keys {
-            cache.record(&self.world.signer, key, digest, size).await.map_err(failed)?;
-        }
+        let records = keys.iter().map(|key| cache.record(&self.world.signer, key, digest, size));
+        try_join_all(records).await.map_err(failed)?;
         tracing::info!(artifact = %digest, "recorded");
         Ok(artifact)
     }
