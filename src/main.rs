@@ -49,7 +49,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
                 root: "/".into(),
                 termination_log: TERMINATION_LOG.into(),
             };
-            finish(single_threaded()?, wrapper::run(settings))
+            Ok(finish(single_threaded()?, wrapper::run(settings)))
         }
         Command::Crd => {
             print!("{}", crd::yaml()?);
@@ -69,7 +69,7 @@ fn run_agent() -> anyhow::Result<u8> {
         threads: std::thread::available_parallelism().map_or(1, usize::from),
     };
     match Remote::new(&task) {
-        Ok(remote) => finish(single_threaded()?, agent::run(task, settings, remote)),
+        Ok(remote) => Ok(finish(single_threaded()?, agent::run(task, settings, remote))),
         Err(failure) => {
             let message = AgentMessage { failure: Some(failure), ..AgentMessage::default() };
             std::fs::write(TERMINATION_LOG, message.text()).context("failed to write the termination message")?;
@@ -83,8 +83,8 @@ fn single_threaded() -> std::io::Result<Runtime> {
 }
 
 /// Runs `work` to its exit code and does not wait for threads that may still block.
-fn finish(runtime: Runtime, work: impl Future<Output = u8>) -> anyhow::Result<u8> {
+fn finish(runtime: Runtime, work: impl Future<Output = u8>) -> u8 {
     let code = runtime.block_on(work);
     runtime.shutdown_background();
-    Ok(code)
+    code
 }

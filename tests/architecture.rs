@@ -1,5 +1,7 @@
 //! The walls of the house: who may import whom, and that no test is skipped in silence.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
+
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 )
 
 func main() {
@@ -31,7 +32,8 @@ func answer(connection net.Conn) {
 	defer connection.Close()
 	lines := bufio.NewScanner(connection)
 	lines.Scan()
-	request := lines.Text()
+	// Proxies may write the star in its escaped form.
+	request := strings.Replace(lines.Text(), "%2A", "*", 1)
 	// Up to the empty line: to close while something is unread would take the answer back.
 	for lines.Scan() && lines.Text() != "" {
 	}

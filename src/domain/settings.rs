@@ -47,7 +47,7 @@ impl Default for Settings {
 /// How long to wait before the `failures`-th try after one of this kind.
 #[must_use]
 pub fn backoff(first: Duration, failures: u32) -> Duration {
-    const LONGEST: Duration = Duration::from_secs(300);
+    const LONGEST: Duration = Duration::from_mins(5);
     first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(LONGEST)
 }
 

@@ -94,17 +94,25 @@ async fn control(
         .watches(api::<Pod>(args, &client), ours, image_of_pod)
         .reconcile_on(woken.map(|id| ObjectRef::new(&id.name).within(&id.namespace)))
         .graceful_shutdown_on(stop.cancelled_owned())
-        .run(reconcile::reconcile, reconcile::error_policy, operator)
-        .for_each(|result| async move {
-            if let Err(error @ (controller::Error::QueueError(_) | controller::Error::RunnerError(_))) = result {
-                tracing::warn!(%error, "failed to watch");
+        .run(reconcile::reconcile, reconcile::error_policy, Arc::clone(&operator))
+        .for_each(|result| {
+            match result {
+                // Without a finalizer this is how we hear of a deletion: its Jobs go, and there is no resource for them.
+                Err(controller::Error::ObjectNotFound(gone)) => {
+                    let namespace = gone.namespace.unwrap_or_default();
+                    operator.forget(&ImageId { namespace, name: gone.name });
+                }
+                Err(error @ (controller::Error::QueueError(_) | controller::Error::RunnerError(_))) => {
+                    tracing::warn!(%error, "failed to watch");
+                }
+                Ok(_) | Err(_) => {}
             }
+            std::future::ready(())
         })
         .await;
 }
 
 /// The MinimalImage of one of our Pods: a label says its name, for a Pod is owned by its Job.
-#[allow(clippy::needless_pass_by_value)] // the signature that the runtime wants
 fn image_of_pod(pod: Pod) -> Option<ObjectRef<MinimalImage>> {
     let name = pod.labels().get(IMAGE_LABEL)?;
     Some(ObjectRef::new(name).within(&pod.namespace()?))

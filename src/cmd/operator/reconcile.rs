@@ -10,9 +10,12 @@ use jiff::Timestamp;
 use kube::{ResourceExt, runtime::controller::Action};
 
 use crate::{
-    api::v1alpha1::MinimalImage,
+    api::{
+        conditions::{Reason, truncated},
+        v1alpha1::MinimalImage,
+    },
     domain::{
-        decide::{Decision, Facts, Outcome, decide},
+        decide::{Decision, Facts, Outcome, Trouble, decide},
         job::{self, Owner, References, StageRun},
         plan::{Plan, SourceKind},
     },
@@ -47,6 +50,11 @@ pub(super) enum PassError {
 impl Operator {
     pub(super) fn new(world: World, health: Health) -> Self {
         Self { world, health, written: Mutex::default(), failures: Mutex::default() }
+    }
+
+    /// A resource is gone: it runs and waits no longer.
+    pub(super) fn forget(&self, id: &ImageId) {
+        self.world.queue.forget(id);
     }
 
     /// The resource, or what we have written since the watch saw it: a pass over an old status would do things twice.
@@ -84,7 +92,6 @@ pub(super) async fn reconcile(image: Arc<MinimalImage>, operator: Arc<Operator>)
 }
 
 /// The API server did not do as asked: again after a while that grows.
-#[allow(clippy::needless_pass_by_value)] // the signature that the runtime wants
 pub(super) fn error_policy(image: Arc<MinimalImage>, error: &PassError, operator: Arc<Operator>) -> Action {
     tracing::warn!(namespace = image.namespace(), name = image.name_any(), error = chain(error), "pass failed");
     let mut failures = operator.failures.lock().unwrap_or_else(PoisonError::into_inner);
@@ -103,20 +110,41 @@ async fn pass(image: &MinimalImage, operator: &Operator, id: &ImageId) -> Result
         match (decide(image, &facts, &world.settings, Timestamp::now()), &answers) {
             (Decision::Ask(questions), Some(answers)) => answers.answer(questions, &mut facts).await,
             (Decision::Ask(_), None) => return Err(PassError::Endless),
-            (Decision::Act(outcome), _) => return apply(image, operator, plan.as_ref(), id, *outcome).await,
+            (Decision::Act(outcome), _) => match start_all(image, operator, plan.as_ref(), id, &outcome).await? {
+                // The status must say so: decide again, knowing it.
+                Some(refused) if facts.refused.is_none() => facts.refused = Some(refused),
+                _ => return apply(image, operator, id, *outcome).await,
+            },
         }
     }
     Err(PassError::Endless)
 }
 
-/// Does what was decided: status first, so that people see what is going on, then Jobs, then Events.
-async fn apply(
+/// Creates the Jobs of `outcome`; gives why one was refused for good. A Job without a status is found again.
+async fn start_all(
     image: &MinimalImage,
     operator: &Operator,
     plan: Option<&Plan>,
     id: &ImageId,
-    outcome: Outcome,
-) -> Result<Action, PassError> {
+    outcome: &Outcome,
+) -> Result<Option<Trouble>, PassError> {
+    let Some(plan) = plan else { return Ok(None) };
+    let starts = outcome.start.iter().map(|run| start(image, operator, plan, id, run));
+    let results = futures::future::join_all(starts).await;
+    let mut refused = None;
+    for result in results {
+        match result {
+            Err(kube::Error::Api(status)) if (400..500).contains(&status.code) && status.code != 429 => {
+                refused = Some(Trouble { reason: Reason::PodRejected, message: truncated(&status.message, 600) });
+            }
+            result => result?,
+        }
+    }
+    Ok(refused)
+}
+
+/// Does the rest of what was decided: status, so that people see what is going on, then deletions, then Events.
+async fn apply(image: &MinimalImage, operator: &Operator, id: &ImageId, outcome: Outcome) -> Result<Action, PassError> {
     let world = &operator.world;
     if let Some(written) = world.cluster.write_status(image, &outcome.status).await? {
         let mut all = operator.written.lock().unwrap_or_else(PoisonError::into_inner);
@@ -124,10 +152,6 @@ async fn apply(
     }
     let deletes = outcome.delete.iter().map(|job| world.cluster.delete(&id.namespace, job));
     futures::future::try_join_all(deletes).await?;
-    if let Some(plan) = plan {
-        let creates = outcome.start.iter().map(|run| start(image, operator, plan, id, run));
-        futures::future::try_join_all(creates).await?;
-    }
     for note in &outcome.events {
         tracing::info!(reason = note.reason.as_str(), message = note.message, "transition");
         world.cluster.record(image, note).await;
@@ -147,7 +171,7 @@ async fn start(
     plan: &Plan,
     id: &ImageId,
     run: &StageRun,
-) -> Result<(), PassError> {
+) -> kube::Result<()> {
     let world = &operator.world;
     let Some(stage) = plan.stages.iter().find(|stage| stage.name == run.stage) else { return Ok(()) };
     let owner = Owner { name: id.name.clone(), namespace: id.namespace.clone(), uid: image.uid().unwrap_or_default() };

@@ -24,7 +24,7 @@ use crate::{
 };
 
 use super::{
-    answers::{Sizes, World},
+    answers::{Memo, World},
     reconcile::Operator,
 };
 
@@ -65,7 +65,8 @@ pub(super) async fn operator(
         signer,
         settings,
         account: format!("{}:{account}", args.namespace),
-        sizes: Sizes::default(),
+        sizes: Memo::default(),
+        adopted: Memo::default(),
     };
     let woken = futures::stream::unfold(woken, |mut woken| async move { woken.recv().await.map(|id| (id, woken)) });
     Ok((Operator::new(world, health), woken))

@@ -1,6 +1,6 @@
 //! The stages of a build: whose artifact is known, who runs, who can start.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     api::{
@@ -8,11 +8,11 @@ use crate::{
         v1alpha1::{Progress, StageState, StageStatus},
     },
     domain::{
-        artifact::Artifact,
+        artifact::{Artifact, Layer},
         image::SourcedLayer,
         job::{self, StageRun},
         observed::{JobFact, JobFailure, JobState},
-        plan::{LayerPlan, Pins, Plan, StagePlan},
+        plan::{LayerPlan, OutputReference, Pins, Plan, StagePlan},
         recipe::{Key, Recipe},
         settings::backoff,
         task::{AgentMessage, SourceTask},
@@ -25,7 +25,7 @@ use super::{Asked, Pass, Publication, PublicationLayer, Question, Slot, Trouble,
 /// A task travels in one environment variable, which Linux bounds at 128 KiB (MAX_ARG_STRLEN).
 const TASK_BYTES: usize = 120 * 1024;
 /// First wait before an interrupted stage is started again.
-const FIRST_RETRY: std::time::Duration = std::time::Duration::from_secs(5);
+const FIRST_RETRY: Duration = Duration::from_secs(5);
 
 /// Where the stages of a build are.
 #[derive(Debug, Default)]
@@ -44,10 +44,10 @@ pub(super) struct Stages {
     pub failure: Option<StageFailure>,
     /// Something outside the stages that failed.
     pub trouble: Option<Trouble>,
-    /// Why the build waits, most pressing first.
+    /// Why the build waits, in the order of the stages.
     pub waits: Vec<(Reason, String)>,
     /// When a stage that was interrupted is tried again.
-    pub retry: Option<std::time::Duration>,
+    pub retry: Option<Duration>,
     /// Whether Pods of this build may be doing something.
     pub live: bool,
 }
@@ -60,232 +60,234 @@ pub(super) struct StageFailure {
     pub failure: JobFailure,
 }
 
+/// One way through the stages of a build, collecting what is known, asked and startable.
+struct Walk<'a> {
+    pass: &'a Pass<'a>,
+    plan: &'a Plan,
+    progress: &'a Progress,
+    pins: &'a Pins,
+    stages: Stages,
+    questions: Vec<Question>,
+    startable: Vec<Startable<'a>>,
+}
+
+/// A stage whose inputs are there and that nobody has run yet.
+struct Startable<'a> {
+    stage: &'a StagePlan,
+    recipe: Recipe,
+    key: Key,
+    attempt: u32,
+}
+
 impl Pass<'_> {
     pub(super) fn stages(&self, plan: &Plan, progress: &Progress, pins: &Pins) -> Asked<Stages> {
-        let mut stages = Stages::default();
-        let mut questions = Vec::new();
-        let mut current: Vec<String> = Vec::new();
-        let mut startable: Vec<(&StagePlan, Recipe, Key, u32)> = Vec::new();
+        let mut walk = Walk {
+            pass: self,
+            plan,
+            progress,
+            pins,
+            stages: Stages::default(),
+            questions: Vec::new(),
+            startable: Vec::new(),
+        };
         for stage in &plan.stages {
-            let mut status = stage_status(stage, progress);
-            if let Some(recipe) = plan.recipe(stage, pins, &stages.artifacts) {
-                let key = recipe.quick_key(pins.revision.as_deref()).requested(progress.no_cache.as_deref());
-                status.key = Some(key.to_string());
-                let job = self.newest_job(stage, &key, progress);
-                current.extend(job.map(|job| job.uid.clone()));
-                match job {
-                    Some(job) => {
-                        if let Some(attempt) =
-                            self.follow(stage, &recipe, key, job, progress, &mut status, &mut stages, &mut questions)
-                        {
-                            startable.push((stage, recipe, key, attempt));
-                        }
-                    }
-                    None => match self.facts.records.get(&key) {
-                        None => questions.push(Question::Record(key)),
-                        Some(Err(trouble)) => stages.trouble = Some(trouble.clone()),
-                        Some(Ok(Some(artifact))) => known(&mut status, StageState::Cached, artifact, &mut stages),
-                        Some(Ok(None)) => startable.push((stage, recipe, key, progress.first_attempt)),
-                    },
-                }
-            }
-            stages.status.push(status);
+            walk.visit(stage);
         }
-        stages.status.extend(plan.skipped.iter().map(|name| StageStatus {
-            name: name.clone(),
-            state: StageState::Skipped,
-            ..StageStatus::default()
-        }));
-        if !questions.is_empty() {
-            return Err(questions);
+        walk.finish()
+    }
+}
+
+impl<'a> Walk<'a> {
+    fn visit(&mut self, stage: &'a StagePlan) {
+        let mut status = stage_status(stage, self.progress);
+        if let Some(recipe) = self.plan.recipe(stage, self.pins, &self.stages.artifacts) {
+            let key = recipe.quick_key(self.pins.revision.as_deref()).requested(self.progress.no_cache.as_deref());
+            status.key = Some(key.to_string());
+            let attempt = match self.newest_job(stage, &key) {
+                Some(job) => self.follow(&recipe, key, job, &mut status),
+                None => self.without_job(key, &mut status),
+            };
+            self.startable.extend(attempt.map(|attempt| Startable { stage, recipe, key, attempt }));
         }
-        stages.complete = stages.artifacts.len() == plan.stages.len();
-        stages.stale =
-            self.facts.jobs.iter().filter(|job| !job.deleting && !current.contains(&job.uid)).cloned().collect();
-        if stages.failure.is_none() && stages.trouble.is_none() {
-            self.start(plan, progress, pins, startable, &mut stages)?;
-        }
-        Ok(stages)
+        self.stages.status.push(status);
     }
 
     /// The latest try of a stage within this build.
-    fn newest_job(&self, stage: &StagePlan, key: &Key, progress: &Progress) -> Option<&JobFact> {
+    fn newest_job(&self, stage: &StagePlan, key: &Key) -> Option<&'a JobFact> {
         let key = key.to_string();
-        let of_stage = self.facts.jobs.iter().filter(|job| job.stage == stage.name && job.key == key && !job.deleting);
+        let first = self.progress.first_attempt;
+        let of_stage =
+            self.pass.facts.jobs.iter().filter(|job| job.stage == stage.name && job.key == key && !job.deleting);
         // A failure of an earlier build is no answer to a new request; anything that still runs or succeeded is.
-        let counts =
-            |job: &&JobFact| job.attempt >= progress.first_attempt || !matches!(job.state, JobState::Failed(_));
+        let counts = |job: &&JobFact| job.attempt >= first || !matches!(job.state, JobState::Failed(_));
         of_stage.filter(counts).max_by_key(|job| job.attempt)
     }
 
-    /// Reads a stage's Job; gives the number of the next try when it is time for one.
-    #[allow(clippy::too_many_arguments)] // one row of the table: the stage, its Job, and the three places it reports to
-    fn follow(
-        &self,
-        stage: &StagePlan,
-        recipe: &Recipe,
-        key: Key,
-        job: &JobFact,
-        progress: &Progress,
-        status: &mut StageStatus,
-        stages: &mut Stages,
-        questions: &mut Vec<Question>,
-    ) -> Option<u32> {
-        status.job_name = Some(job.name.clone());
-        match &job.state {
-            JobState::Waiting { reason, message } => {
-                stages.live = true;
-                status.state = StageState::Waiting;
-                status.message = Some(message.clone());
-                stages.waits.push((*reason, format!("stage {}: {message}", stage.name)));
-            }
-            JobState::Running => {
-                stages.live = true;
-                status.state = StageState::Running;
-            }
-            JobState::Done(message) => {
-                let digest = message.artifact?;
-                match self.facts.adopted.get(&digest) {
-                    None => {
-                        questions
-                            .push(Question::Adopt { artifact: digest, keys: keys(recipe, key, message, progress) });
-                    }
-                    Some(Err(trouble)) => stages.trouble = Some(trouble.clone()),
-                    Some(Ok(artifact)) => {
-                        let state = if message.cached { StageState::Cached } else { StageState::Built };
-                        known(status, state, artifact, stages);
-                        status.steps_milliseconds = i64::try_from(message.timings.steps).ok();
-                    }
-                }
-            }
-            JobState::Failed(failure) => return self.after_failure(stage, job, failure, progress, status, stages),
+    /// A stage that nobody works on: its artifact may be known; else gives the number of its first try.
+    fn without_job(&mut self, key: Key, status: &mut StageStatus) -> Option<u32> {
+        match self.pass.facts.records.get(&key) {
+            None => self.questions.push(Question::Record(key)),
+            Some(Err(trouble)) => self.stages.trouble = Some(trouble.clone()),
+            Some(Ok(Some(artifact))) => self.known(status, StageState::Cached, artifact),
+            Some(Ok(None)) => return Some(self.progress.first_attempt),
         }
         None
     }
 
-    fn after_failure(
-        &self,
-        stage: &StagePlan,
-        job: &JobFact,
-        failure: &JobFailure,
-        progress: &Progress,
-        status: &mut StageStatus,
-        stages: &mut Stages,
-    ) -> Option<u32> {
+    /// Reads a stage's Job; gives the number of the next try when it is time for one.
+    fn follow(&mut self, recipe: &Recipe, key: Key, job: &JobFact, status: &mut StageStatus) -> Option<u32> {
+        status.job_name = Some(job.name.clone());
+        match &job.state {
+            JobState::Waiting { reason, message } => {
+                self.stages.live = true;
+                status.state = StageState::Waiting;
+                status.message = Some(message.clone());
+                self.stages.waits.push((*reason, format!("stage {}: {message}", status.name)));
+            }
+            JobState::Running => {
+                self.stages.live = true;
+                status.state = StageState::Running;
+            }
+            JobState::Done(message) => self.adopt(recipe, key, message, status),
+            JobState::Failed(failure) => return self.after_failure(job, failure, status),
+        }
+        None
+    }
+
+    fn adopt(&mut self, recipe: &Recipe, key: Key, message: &AgentMessage, status: &mut StageStatus) {
+        let Some(digest) = message.artifact else { return };
+        match self.pass.facts.adopted.get(&digest) {
+            None => {
+                let keys = keys(recipe, key, message, self.progress);
+                self.questions.push(Question::Adopt { artifact: digest, keys });
+            }
+            Some(Err(trouble)) => self.stages.trouble = Some(trouble.clone()),
+            Some(Ok(artifact)) => {
+                let state = if message.cached { StageState::Cached } else { StageState::Built };
+                self.known(status, state, artifact);
+                status.steps_milliseconds = i64::try_from(message.timings.steps).ok();
+            }
+        }
+    }
+
+    fn known(&mut self, status: &mut StageStatus, state: StageState, artifact: &Artifact) {
+        let size: u64 = artifact.layers.iter().map(|layer| layer.size).sum();
+        status.state = state;
+        status.artifact_digest = Some(artifact.digest.to_string());
+        status.artifact_size = i64::try_from(size).ok();
+        self.stages.artifacts.insert(status.name.clone(), artifact.clone());
+    }
+
+    fn after_failure(&mut self, job: &JobFact, failure: &JobFailure, status: &mut StageStatus) -> Option<u32> {
         status.state = StageState::Failed;
         status.message = Some(failure.message.clone());
         status.exit_code = failure.exit_code;
         status.log_tail.clone_from(&failure.log_tail);
-        let tries = job.attempt + 1 - progress.first_attempt.min(job.attempt);
-        if !failure.transient || tries > self.settings.interruptions {
-            let failure = failure.clone();
-            stages.failure = Some(StageFailure { stage: stage.name.clone(), job: job.name.clone(), failure });
+        let tries = job.attempt + 1 - self.progress.first_attempt.min(job.attempt);
+        if !failure.transient || tries > self.pass.settings.interruptions {
+            let (stage, job, failure) = (status.name.clone(), job.name.clone(), failure.clone());
+            self.stages.failure = Some(StageFailure { stage, job, failure });
             return None;
         }
-        let since = failure.at.map_or_else(Default::default, |at| {
-            std::time::Duration::try_from(self.now.duration_since(at)).unwrap_or_default()
-        });
-        let left = backoff(FIRST_RETRY, tries).saturating_sub(since);
+        let since = failure.at.and_then(|at| Duration::try_from(self.pass.now.duration_since(at)).ok());
+        let left = backoff(FIRST_RETRY, tries).saturating_sub(since.unwrap_or_default());
         if left.is_zero() {
             return Some(job.attempt + 1);
         }
         status.state = StageState::Waiting;
-        let message = format!("stage {}: {} (tried again in {}s)", stage.name, failure.message, left.as_secs() + 1);
-        stages.waits.push((failure.reason, message));
-        stages.retry = Some(stages.retry.map_or(left, |other| other.min(left)));
+        let message = format!("stage {}: {} (tried again in {}s)", status.name, failure.message, left.as_secs() + 1);
+        self.stages.waits.push((failure.reason, message));
+        self.stages.retry = Some(self.stages.retry.map_or(left, |other| other.min(left)));
         None
     }
 
-    /// Starts what can be started, once the queue lets this build in.
-    fn start(
-        &self,
-        plan: &Plan,
-        progress: &Progress,
-        pins: &Pins,
-        startable: Vec<(&StagePlan, Recipe, Key, u32)>,
-        stages: &mut Stages,
-    ) -> Asked<()> {
-        if startable.is_empty() {
-            return Ok(());
+    fn finish(mut self) -> Asked<Stages> {
+        if !self.questions.is_empty() {
+            return Err(self.questions);
         }
+        self.stages.status.extend(self.plan.skipped.iter().map(|name| StageStatus {
+            name: name.clone(),
+            state: StageState::Skipped,
+            ..StageStatus::default()
+        }));
+        let current =
+            |job: &&JobFact| self.stages.status.iter().any(|stage| stage.job_name.as_ref() == Some(&job.name));
+        let retried = |job: &&JobFact| self.startable.iter().any(|next| next.stage.name == job.stage);
+        let stale = self.pass.facts.jobs.iter().filter(|job| !job.deleting && (!current(job) || retried(job)));
+        self.stages.stale = stale.cloned().collect();
+        if self.stages.trouble.is_none() {
+            self.stages.trouble.clone_from(&self.pass.facts.refused);
+        }
+        self.stages.complete = self.stages.artifacts.len() == self.plan.stages.len();
+        if self.stages.failure.is_none() && self.stages.trouble.is_none() && !self.startable.is_empty() {
+            self.start()?;
+        }
+        Ok(self.stages)
+    }
+
+    /// Starts what can be started, once the queue lets this build in.
+    fn start(&mut self) -> Asked<()> {
+        let facts = self.pass.facts;
+        let has_secret = self.plan.source.as_ref().and_then(|source| source.secret()).is_some();
+        let needs_host = has_secret && self.startable.iter().any(|next| next.recipe.uses_source());
         let mut questions = Vec::new();
-        if self.facts.slot.is_none() {
+        if facts.slot.is_none() {
             questions.push(Question::Slot);
         }
-        let has_secret = plan.source.as_ref().and_then(|source| source.secret()).is_some();
-        let needs_host = has_secret && startable.iter().any(|(_, recipe, ..)| recipe.uses_source());
-        if needs_host && self.facts.credential_host.is_none() {
+        if needs_host && facts.credential_host.is_none() {
             questions.push(Question::CredentialHost);
         }
         if !questions.is_empty() {
             return Err(questions);
         }
-        if let Some(Slot::Queued(message)) = &self.facts.slot {
-            stages.waits.push((Reason::Queued, message.clone()));
+        if let Some(Slot::Queued(message)) = &facts.slot {
+            self.stages.waits.push((Reason::Queued, message.clone()));
             return Ok(());
         }
-        let host = match &self.facts.credential_host {
-            Some(Err(trouble)) => {
-                stages.trouble = Some(trouble.clone());
-                return Ok(());
-            }
-            Some(Ok(host)) => host.as_deref(),
-            None => None,
-        };
-        for (stage, recipe, key, attempt) in startable {
-            let run = self.run(plan, progress, pins, stage, (recipe, key, attempt), host, &stages.artifacts);
+        if let Some(Err(trouble)) = &facts.credential_host {
+            self.stages.trouble = Some(trouble.clone());
+            return Ok(());
+        }
+        for next in std::mem::take(&mut self.startable) {
+            let name = &next.stage.name;
+            let run = self.run(&next);
             if serde_json::to_vec(&run.task).map_or(0, |task| task.len()) > TASK_BYTES {
                 let message = format!(
-                    "stage {} with its script and inline files is over {TASK_BYTES} bytes: move them to the source",
-                    stage.name
+                    "stage {name} with its script and inline files is over {TASK_BYTES} bytes: move them to the source"
                 );
-                stages.trouble = Some(Trouble { reason: Reason::InvalidSpec, message });
+                self.stages.trouble = Some(Trouble { reason: Reason::InvalidSpec, message });
                 return Ok(());
             }
-            if let Some(status) = stages.status.iter_mut().find(|status| status.name == stage.name) {
+            if let Some(status) = self.stages.status.iter_mut().find(|status| status.name == *name) {
                 status.state = StageState::Waiting;
                 status.message = Some("its Job is being created".into());
             }
-            stages.start.push(run);
-            stages.live = true;
+            self.stages.start.push(run);
+            self.stages.live = true;
         }
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments)] // the stage, its inputs and how they are found
-    fn run(
-        &self,
-        plan: &Plan,
-        progress: &Progress,
-        pins: &Pins,
-        stage: &StagePlan,
-        (recipe, key, attempt): (Recipe, Key, u32),
-        credential_host: Option<&str>,
-        artifacts: &BTreeMap<String, Artifact>,
-    ) -> StageRun {
-        let revision = pins.revision.as_deref().unwrap_or_default();
-        let source = plan.source.as_ref().and_then(|source| {
-            Some(SourceTask { origin: source.origin(revision, credential_host)?, directory: source.directory.clone() })
+    fn run(&self, next: &Startable) -> StageRun {
+        let revision = self.pins.revision.as_deref().unwrap_or_default();
+        let host = self.pass.facts.credential_host.as_ref().and_then(|host| host.as_ref().ok()?.as_deref());
+        let source = self.plan.source.as_ref().and_then(|source| {
+            Some(SourceTask { origin: source.origin(revision, host)?, directory: source.directory.clone() })
         });
-        let layer = |input: &crate::domain::plan::OutputReference| {
-            artifacts.get(&input.stage)?.layers.get(input.output).cloned()
-        };
-        let inputs = stage.inputs.iter().filter_map(layer).collect();
-        let cache = (&plan.cache, progress.no_cache.is_some());
-        let task = job::task(stage, recipe, source, inputs, cache, self.settings);
-        StageRun { stage: stage.name.clone(), key, attempt, task }
+        let inputs = next.stage.inputs.iter().filter_map(|input| self.layer(input).cloned()).collect();
+        let cache = (&self.plan.cache, self.progress.no_cache.is_some());
+        let task = job::task(next.stage, next.recipe.clone(), source, inputs, cache, self.pass.settings);
+        StageRun { stage: next.stage.name.clone(), key: next.key, attempt: next.attempt, task }
+    }
+
+    fn layer(&self, from: &OutputReference) -> Option<&Layer> {
+        self.stages.artifacts.get(&from.stage)?.layers.get(from.output)
     }
 }
 
 impl Stages {
     /// The image that the artifacts make.
-    pub(super) fn publication(
-        &self,
-        plan: &Plan,
-        pins: &Pins,
-        progress: &Progress,
-        tags: Vec<Reference>,
-    ) -> Publication {
+    pub(super) fn publication(&self, plan: &Plan, progress: &Progress, tags: Vec<Reference>) -> Publication {
         let layers = plan.layers.iter().filter_map(|layer| match layer {
             LayerPlan::Files(files) => Some(PublicationLayer::Files(files.clone())),
             LayerPlan::Artifact(from) => {
@@ -293,7 +295,6 @@ impl Stages {
                 Some(PublicationLayer::Artifact(SourcedLayer { layer, from: from.stage.clone() }))
             }
         });
-        debug_assert!(plan.base.iter().all(|base| pins.images.contains_key(base)));
         Publication {
             base: plan.base.as_ref().and_then(|base| Some((base.clone(), pinned_digest(progress, base)?))),
             layers: layers.collect(),
@@ -311,21 +312,13 @@ impl Stages {
 fn keys(recipe: &Recipe, key: Key, message: &AgentMessage, progress: &Progress) -> Vec<Key> {
     let mut keys = vec![key];
     if progress.no_cache.is_some() {
-        // The ordinary names too: what was asked to be made anew replaces what was there.
+        // The ordinary name too: what was asked to be made anew replaces what was there.
         keys.push(recipe.quick_key(progress.revision.as_deref()));
     }
     if message.source.is_some() || !recipe.uses_source() {
         keys.push(recipe.exact_key(message.source));
     }
     keys
-}
-
-fn known(status: &mut StageStatus, state: StageState, artifact: &Artifact, stages: &mut Stages) {
-    let size: u64 = artifact.layers.iter().map(|layer| layer.size).sum();
-    status.state = state;
-    status.artifact_digest = Some(artifact.digest.to_string());
-    status.artifact_size = i64::try_from(size).ok();
-    stages.artifacts.insert(status.name.clone(), artifact.clone());
 }
 
 fn stage_status(stage: &StagePlan, progress: &Progress) -> StageStatus {
