@@ -5,6 +5,7 @@
 
 mod bases;
 mod builds;
+mod examples;
 mod failures;
 mod fixture;
 mod graphs;

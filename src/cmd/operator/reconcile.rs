@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -18,6 +18,7 @@ use crate::{
         decide::{Decision, Facts, Outcome, Trouble, decide},
         job::{self, Owner, References, StageRun},
         plan::{Plan, SourceKind},
+        settings::backoff,
     },
     shell::{chain, health::Health, queue::ImageId},
 };
@@ -31,9 +32,16 @@ const ROUNDS: usize = 200;
 pub(super) struct Operator {
     world: World,
     health: Health,
-    /// Resources as we wrote them last, until the watch has caught up with it.
-    written: Mutex<BTreeMap<String, MinimalImage>>,
-    failures: Mutex<BTreeMap<String, u32>>,
+    memory: Mutex<BTreeMap<ImageId, Memory>>,
+}
+
+/// What is remembered of a resource between passes; all of it may be forgotten at any time.
+#[derive(Default)]
+struct Memory {
+    /// As we wrote it last, until the watch has caught up with that.
+    written: Option<MinimalImage>,
+    /// Passes in a row that could not be ended.
+    failures: u32,
 }
 
 /// Why a pass could not be ended; it is tried again.
@@ -49,25 +57,30 @@ pub(super) enum PassError {
 
 impl Operator {
     pub(super) fn new(world: World, health: Health) -> Self {
-        Self { world, health, written: Mutex::default(), failures: Mutex::default() }
+        Self { world, health, memory: Mutex::default() }
     }
 
     /// A resource is gone: it runs and waits no longer.
     pub(super) fn forget(&self, id: &ImageId) {
         self.world.queue.forget(id);
+        self.memory().remove(id);
+    }
+
+    fn memory(&self) -> MutexGuard<'_, BTreeMap<ImageId, Memory>> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The resource, or what we have written since the watch saw it: a pass over an old status would do things twice.
-    fn newest(&self, image: Arc<MinimalImage>) -> Arc<MinimalImage> {
+    fn newest(&self, image: Arc<MinimalImage>, id: &ImageId) -> Arc<MinimalImage> {
         let version = |image: &MinimalImage| image.resource_version().and_then(|version| version.parse::<u64>().ok());
-        let uid = image.uid().unwrap_or_default();
-        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        match written.get(&uid) {
-            Some(ours) if version(ours) > version(&image) => Arc::new(ours.clone()),
-            _ => {
-                written.remove(&uid);
-                image
+        let mut memory = self.memory();
+        let Some(memory) = memory.get_mut(id) else { return image };
+        let written = memory.written.take();
+        match written {
+            Some(ours) if ours.uid() == image.uid() && version(&ours) > version(&image) => {
+                Arc::new(memory.written.insert(ours).clone())
             }
+            _ => image,
         }
     }
 }
@@ -75,18 +88,20 @@ impl Operator {
 #[tracing::instrument(skip_all, fields(namespace = image.namespace(), name = image.name_any()))]
 pub(super) async fn reconcile(image: Arc<MinimalImage>, operator: Arc<Operator>) -> Result<Action, PassError> {
     let started = Instant::now();
-    let image = operator.newest(image);
-    let id = ImageId { namespace: image.namespace().unwrap_or_default(), name: image.name_any() };
+    let id = id(&image);
+    let image = operator.newest(image, &id);
     if image.metadata.deletion_timestamp.is_some() {
         // Owner references collect what is left; nothing is pushed for a resource that is going.
-        operator.world.queue.forget(&id);
+        operator.forget(&id);
         return Ok(Action::await_change());
     }
     let result = pass(&image, &operator, &id).await;
     operator.health.metrics.reconciled(started.elapsed(), result.is_ok());
     operator.health.metrics.queue(operator.world.queue.counts());
-    if result.is_ok() {
-        operator.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(&image.uid().unwrap_or_default());
+    if result.is_ok()
+        && let Some(memory) = operator.memory().get_mut(&id)
+    {
+        memory.failures = 0;
     }
     result
 }
@@ -94,10 +109,14 @@ pub(super) async fn reconcile(image: Arc<MinimalImage>, operator: Arc<Operator>)
 /// The API server did not do as asked: again after a while that grows.
 pub(super) fn error_policy(image: Arc<MinimalImage>, error: &PassError, operator: Arc<Operator>) -> Action {
     tracing::warn!(namespace = image.namespace(), name = image.name_any(), error = chain(error), "pass failed");
-    let mut failures = operator.failures.lock().unwrap_or_else(PoisonError::into_inner);
-    let count = failures.entry(image.uid().unwrap_or_default()).or_default();
-    *count += 1;
-    Action::requeue(crate::domain::settings::backoff(Duration::from_secs(1), *count))
+    let mut memory = operator.memory();
+    let failures = &mut memory.entry(id(&image)).or_default().failures;
+    *failures += 1;
+    Action::requeue(backoff(Duration::from_secs(1), *failures))
+}
+
+fn id(image: &MinimalImage) -> ImageId {
+    ImageId { namespace: image.namespace().unwrap_or_default(), name: image.name_any() }
 }
 
 async fn pass(image: &MinimalImage, operator: &Operator, id: &ImageId) -> Result<Action, PassError> {
@@ -147,8 +166,7 @@ async fn start_all(
 async fn apply(image: &MinimalImage, operator: &Operator, id: &ImageId, outcome: Outcome) -> Result<Action, PassError> {
     let world = &operator.world;
     if let Some(written) = world.cluster.write_status(image, &outcome.status).await? {
-        let mut all = operator.written.lock().unwrap_or_else(PoisonError::into_inner);
-        all.insert(image.uid().unwrap_or_default(), written);
+        operator.memory().entry(id.clone()).or_default().written = Some(written);
     }
     let deletes = outcome.delete.iter().map(|job| world.cluster.delete(&id.namespace, job));
     futures::future::try_join_all(deletes).await?;
