@@ -192,7 +192,6 @@ impl Answers<'_> {
         let records = keys.iter().map(|key| cache.record(&self.world.signer, key, digest, size));
         try_join_all(records).await.map_err(failed)?;
         self.world.adopted.put(name, artifact.clone());
-        tracing::info!(artifact = %digest, "recorded");
         Ok(artifact)
     }
 
