@@ -13,8 +13,9 @@ use flate2::{Compress, Compression, Crc, FlushCompress, Status};
 
 /// Bytes of input per block: part of the format, since other blocks would give other bytes.
 const BLOCK: usize = 512 * 1024;
-/// Compression level: part of the format for the same reason.
-const LEVEL: u32 = 6;
+/// Compression level: part of the format for the same reason. Of 200 MB of Go sources and tools, level 6 takes a quarter
+/// longer for 0.3 % less, level 4 a tenth less for 2 % more.
+const LEVEL: u32 = 5;
 /// No name, no time, unknown operating system.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 /// An empty last block with fixed codes, which ends the deflate stream.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Mutex};
 
-use futures::future::join_all;
+use futures::future::{join_all, try_join_all};
 use kube::ResourceExt;
 
 use crate::{
@@ -178,13 +178,13 @@ impl Answers<'_> {
         }
         let cache = self.cache().await?;
         let failed = |error: RegistryError| registry_trouble(&error);
-        let (artifact, size) = cache.read(digest).await.map_err(failed)?;
-        if let Some(earlier) = cache.lookup(&key).await.map_err(failed)? {
+        let ((artifact, size), earlier) = futures::try_join!(cache.read(digest), cache.lookup(&key)).map_err(failed)?;
+        if let Some(earlier) = earlier {
             self.world.adopted.put(name, earlier.clone());
             return Ok(earlier);
         }
         let records = also.iter().chain([&key]).map(|key| cache.record(&self.world.signer, key, digest, size));
-        futures::future::try_join_all(records).await.map_err(failed)?;
+        try_join_all(records).await.map_err(failed)?;
         self.world.adopted.put(name, artifact.clone());
         Ok(artifact)
     }

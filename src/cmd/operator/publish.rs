@@ -1,7 +1,10 @@
 //! Puts an image together in its registry: layers mounted or streamed, then config, manifest, and the tags last.
 
 use bytes::Bytes;
-use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture};
+use futures::{
+    FutureExt, StreamExt, TryStreamExt,
+    future::{BoxFuture, try_join_all},
+};
 
 use crate::{
     api::conditions::Reason,
@@ -93,11 +96,10 @@ impl Answers<'_> {
             transfer(clients.destination.clone(), client.clone(), from, to.clone(), descriptor)
         });
         let transfers: Vec<BoxFuture<_>> = transfers.collect();
-        futures::stream::iter(transfers).buffer_unordered(TRANSFERS).try_collect::<()>().await?;
-        for bytes in layers.into_iter().filter_map(|(_, bytes)| bytes) {
-            clients.destination.push_bytes(to, bytes).await?;
-        }
-        clients.destination.push_bytes(to, Bytes::from(image.config.clone())).await?;
+        let transfers = futures::stream::iter(transfers).buffer_unordered(TRANSFERS).try_collect::<()>();
+        let made = layers.into_iter().filter_map(|(_, bytes)| bytes).chain([Bytes::from(image.config.clone())]);
+        let made = try_join_all(made.map(|bytes| clients.destination.push_bytes(to, bytes)));
+        futures::try_join!(transfers, made)?;
         let manifest = Bytes::from(image.manifest.clone());
         clients.destination.push_manifest(&pinned, media_type::MANIFEST, manifest).await.map(|_| ())
     }
@@ -115,7 +117,7 @@ impl Answers<'_> {
             let manifest = Bytes::from(image.manifest.clone());
             clients.destination.push_manifest(tag, media_type::MANIFEST, manifest)
         });
-        futures::future::try_join_all(tags).await.map(|_| ()).map_err(|error| registry_trouble(&error))
+        try_join_all(tags).await.map(|_| ()).map_err(|error| registry_trouble(&error))
     }
 }
 

@@ -85,7 +85,7 @@ impl Operator {
     }
 }
 
-#[tracing::instrument(skip_all, fields(namespace = image.namespace(), name = image.name_any()))]
+#[tracing::instrument(skip_all, fields(namespace = image.namespace(), image = image.name_any()))]
 pub(super) async fn reconcile(image: Arc<MinimalImage>, operator: Arc<Operator>) -> Result<Action, PassError> {
     let started = Instant::now();
     let id = id(&image);
