@@ -47,7 +47,7 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
     let health = Health::default();
     let server = tokio::spawn(health::serve(args.address, health.clone(), stop.clone().cancelled_owned()));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), agent_image = args.agent_image, "starting");
-    wait_for_crd(&client, &args, &stop).await;
+    wait_for_crd(&client, &args, &stop).await?;
     health.set_ready();
     let mut candidate = Candidate::new(client.clone(), &args.namespace, LEASE, identity());
     if args.leader_elect {
@@ -79,28 +79,41 @@ async fn control(
     woken: impl futures::Stream<Item = ImageId> + Send + 'static,
     stop: CancellationToken,
 ) {
-    fn api<K>(args: &OperatorArgs, client: &Client) -> Api<K>
-    where
-        K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
-    {
-        let all = || Api::all(client.clone());
-        args.watch_namespace.as_ref().map_or_else(all, |namespace| Api::namespaced(client.clone(), namespace))
-    }
     let ours = watcher::Config::default().labels(&format!("{}={}", MANAGED_BY.0, MANAGED_BY.1));
+    let selected = watcher::Config { label_selector: args.selector.clone(), ..watcher::Config::default() };
     let config = controller::Config::default().concurrency(CONCURRENCY);
-    Controller::new(api::<MinimalImage>(args, &client), watcher::Config::default())
+    let waker = Arc::clone(&operator);
+    Controller::new(api::<MinimalImage>(args, &client), selected)
         .with_config(config)
         .owns(api::<Job>(args, &client), ours.clone())
         .watches(api::<Pod>(args, &client), ours, image_of_pod)
         .reconcile_on(woken.map(|id| ObjectRef::new(&id.name).within(&id.namespace)))
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile::reconcile, reconcile::error_policy, operator)
-        .for_each(|result| async move {
-            if let Err(error @ (controller::Error::QueueError(_) | controller::Error::RunnerError(_))) = result {
-                tracing::warn!(%error, "failed to watch");
+        .for_each(|result| {
+            match result {
+                Err(error @ (controller::Error::QueueError(_) | controller::Error::RunnerError(_))) => {
+                    tracing::warn!(%error, "failed to watch");
+                }
+                // Deleted, and known by the end of its Jobs; or another operator's.
+                Err(controller::Error::ObjectNotFound(image)) => waker.forget(&ImageId {
+                    namespace: image.namespace.clone().unwrap_or_default(),
+                    name: image.name.clone(),
+                }),
+                _ => {}
             }
+            std::future::ready(())
         })
         .await;
+}
+
+/// What is watched: one namespace or all.
+fn api<K>(args: &OperatorArgs, client: &Client) -> Api<K>
+where
+    K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+{
+    let all = || Api::all(client.clone());
+    args.watch_namespace.as_ref().map_or_else(all, |namespace| Api::namespaced(client.clone(), namespace))
 }
 
 /// The MinimalImage of one of our Pods: a label says its name, for a Pod is owned by its Job.
@@ -110,18 +123,22 @@ fn image_of_pod(pod: Pod) -> Option<ObjectRef<MinimalImage>> {
 }
 
 /// Until the API server knows the resource there is nothing to watch.
-async fn wait_for_crd(client: &Client, args: &OperatorArgs, stop: &CancellationToken) {
-    let images: Api<MinimalImage> = match &args.watch_namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    };
-    while let Err(error) = images.list(&ListParams::default().limit(1)).await {
+async fn wait_for_crd(client: &Client, args: &OperatorArgs, stop: &CancellationToken) -> anyhow::Result<()> {
+    let images: Api<MinimalImage> = api(args, client);
+    let one = ListParams { label_selector: args.selector.clone(), ..ListParams::default() }.limit(1);
+    while let Err(error) = images.list(&one).await {
+        if let (kube::Error::Api(status), Some(selector)) = (&error, &args.selector)
+            && status.code == 400
+        {
+            anyhow::bail!("--selector {selector} is not a label selector: {}", status.message);
+        }
         tracing::warn!(%error, "unable to list MinimalImages: is the CRD installed?");
         tokio::select! {
             () = tokio::time::sleep(Duration::from_secs(3)) => {}
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => return Ok(()),
         }
     }
+    Ok(())
 }
 
 fn identity() -> String {

@@ -49,6 +49,12 @@ impl Operator {
         Self { world, health, written: Mutex::default(), failures: Mutex::default() }
     }
 
+    /// What was kept about a resource that is not there any more, its place in the queue above all.
+    pub(super) fn forget(&self, id: &ImageId) {
+        self.world.queue.forget(id);
+        self.health.metrics.queue(self.world.queue.counts());
+    }
+
     /// The resource, or what we have written since the watch saw it: a pass over an old status would do things twice.
     fn newest(&self, image: Arc<MinimalImage>) -> Arc<MinimalImage> {
         let version = |image: &MinimalImage| image.resource_version().and_then(|version| version.parse::<u64>().ok());

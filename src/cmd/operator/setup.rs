@@ -1,12 +1,16 @@
 //! The operator's settings, read once: flags, the registries file, CA certificates, the signing key, what already runs.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use anyhow::Context as _;
 use k8s_openapi::api::batch::v1::Job;
-use kube::{Api, Client, ResourceExt, api::ListParams};
+use kube::{Client, ResourceExt, api::ListParams};
 
 use crate::{
+    api::v1alpha1::MinimalImage,
     cli::OperatorArgs,
     domain::{
         job::MANAGED_BY,
@@ -25,6 +29,7 @@ use crate::{
 
 use super::{
     answers::{Sizes, World},
+    api,
     reconcile::Operator,
 };
 
@@ -115,14 +120,15 @@ async fn signer(cluster: &Cluster, namespace: &str) -> anyhow::Result<Signer> {
     Ok(Signer::from_pkcs8(&key)?)
 }
 
-/// Builds whose Pods were started by an earlier operator keep their places.
+/// Builds whose Pods were started by an earlier operator keep their places; those of resources that are not ours to
+/// watch take none.
 async fn hold_running(queue: &Queue, args: &OperatorArgs, client: Client) -> anyhow::Result<()> {
-    let jobs: Api<Job> = match &args.watch_namespace {
-        Some(namespace) => Api::namespaced(client, namespace),
-        None => Api::all(client),
-    };
+    let selected = ListParams { label_selector: args.selector.clone(), ..ListParams::default() };
+    let images = api::<MinimalImage>(args, &client).list_metadata(&selected).await;
+    let images = images.context("failed to list MinimalImages")?;
+    let watched: BTreeSet<String> = images.items.iter().filter_map(ResourceExt::uid).collect();
     let ours = ListParams::default().labels(&format!("{}={}", MANAGED_BY.0, MANAGED_BY.1));
-    let jobs = jobs.list(&ours).await.context("failed to list Jobs")?;
+    let jobs = api::<Job>(args, &client).list(&ours).await.context("failed to list Jobs")?;
     let running = jobs.items.iter().filter(|job| {
         job.status
             .as_ref()
@@ -130,7 +136,7 @@ async fn hold_running(queue: &Queue, args: &OperatorArgs, client: Client) -> any
     });
     for job in running {
         let owner = job.owner_references().iter().find(|owner| owner.controller == Some(true));
-        if let (Some(owner), Some(namespace)) = (owner, job.namespace()) {
+        if let (Some(owner), Some(namespace)) = (owner.filter(|owner| watched.contains(&owner.uid)), job.namespace()) {
             queue.hold(ImageId { namespace, name: owner.name.clone() });
         }
     }
