@@ -157,6 +157,14 @@ fn pod_state(pod: &Pod) -> JobState {
                 return failed(Reason::OutOfMemory, message, build, at, false);
             }
             Some("StartError" | "ContainerCannotRun") => {
+                // An agent that fails at once leaves the build container nothing to start from.
+                let cause = agent.and_then(agent_message).and_then(|message| message.failure);
+                let own = |cause: &AgentFailure| {
+                    !matches!(cause.reason, FailureReason::BuildInterrupted | FailureReason::Internal)
+                };
+                if let Some(cause) = cause.filter(own) {
+                    return agent_ended(Some(cause), None, at);
+                }
                 let detail = terminated.message.clone().unwrap_or_default();
                 let message = format!("the builder image cannot be started: {}", truncated(&detail, 400));
                 return failed(Reason::PodRejected, &message, None, at, false);

@@ -14,6 +14,7 @@ use crate::{
     },
     domain::{
         artifact::OutputReport,
+        observed::JobState,
         plan::{LayerPlan, Plan},
         settings::backoff,
         value::{Digest, Reference, human_size},
@@ -52,10 +53,14 @@ impl Pass<'_> {
         self.act(status, health, reason, &message, Outcome::deleting(self.facts.jobs.clone()))
     }
 
-    /// Nothing to do until the next poll.
+    /// Nothing to do until the next poll, but to delete the Jobs of an operator that died after its last status. What
+    /// failed stays for its logs.
     pub(super) fn idle(&self, plan: &Plan) -> Decision {
         let requeue = self.until_poll(plan);
-        Decision::Act(Box::new(Outcome { status: self.status.clone(), requeue, ..Outcome::deleting(Vec::new()) }))
+        let succeeded = self.status.last_build.as_ref().is_some_and(|build| build.succeeded);
+        let left = self.facts.jobs.iter().filter(|job| succeeded || !matches!(job.state, JobState::Failed(_)));
+        let rest = Outcome::deleting(left.cloned().collect());
+        Decision::Act(Box::new(Outcome { status: self.status.clone(), requeue, ..rest }))
     }
 
     /// A poll found what was there before.

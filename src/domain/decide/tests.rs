@@ -237,6 +237,27 @@ fn a_running_stage_asks_nothing_of_any_server() {
 }
 
 #[test]
+fn jobs_that_a_killed_operator_left_behind_go_with_the_next_pass_but_what_failed_stays_for_its_logs() {
+    let mut world = World::new();
+    world.pass();
+    world.set_job(done());
+    let left = world.jobs.clone();
+    world.pass();
+    world.jobs.clone_from(&left);
+    assert_eq!(world.pass().delete, left);
+
+    let mut world = World::new();
+    world.pass();
+    let mut other = world.jobs[0].clone();
+    other.uid = "another stage's".into();
+    world.set_job(failure(Reason::StageFailed, false, world.now));
+    world.pass();
+    world.jobs.push(other.clone());
+    assert_eq!(world.pass().delete, [other]);
+    assert_eq!(world.pass().delete, []);
+}
+
+#[test]
 fn a_finished_stage_is_adopted_and_the_image_pushed() {
     let mut world = World::new();
     world.pass();

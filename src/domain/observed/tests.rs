@@ -100,6 +100,18 @@ fn endings_and_waits_have_stable_reasons() {
             (Reason::PodRejected, false),
         ),
         (
+            json!({"phase": "Failed", "containerStatuses": [
+                container("agent", terminated(1, "Error", r#"{"failure": {"reason": "SourceInvalid", "message": "m"}}"#)),
+                container("build", terminated(128, "StartError", "no /etc/passwd"))]}),
+            (Reason::SourceInvalid, false),
+        ),
+        (
+            json!({"phase": "Failed", "containerStatuses": [
+                container("agent", terminated(1, "Error", r#"{"failure": {"reason": "BuildInterrupted", "message": "m"}}"#)),
+                container("build", terminated(128, "StartError", "exec"))]}),
+            (Reason::PodRejected, false),
+        ),
+        (
             json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1"}]}),
             (Reason::Unschedulable, true),
         ),
