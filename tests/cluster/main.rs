@@ -4,7 +4,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
 
 mod bases;
+mod between;
 mod builds;
 mod failures;
 mod fixture;
 mod graphs;
+mod operator;
+mod presentation;
+mod queue;
+mod restarts;
+mod settings;
