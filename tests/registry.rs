@@ -16,12 +16,11 @@ use bytes::Bytes;
 use minimalimage::{
     domain::{
         credentials::{Credential, Keychain},
+        media_type,
         task::{Network, RegistrySettings},
         value::{Descriptor, Digest, Platform, Secret},
     },
-    shell::registry::{
-        Client, DOCKER_MANIFEST_TYPE, INDEX_TYPE, MANIFEST_TYPE, Registry, RegistryError, RetryPolicy, Transfer,
-    },
+    shell::registry::{Client, Registry, RegistryError, RetryPolicy, Transfer},
 };
 use support::{Auth, IDENTITY_TOKEN, TestRegistry, TokenServer, basic, loopback};
 
@@ -70,7 +69,7 @@ fn descriptor(bytes: &Bytes) -> Descriptor {
 fn manifest(config: &Bytes, layers: &[&Bytes]) -> Bytes {
     let layers: Vec<Descriptor> = layers.iter().map(|layer| descriptor(layer)).collect();
     let json = serde_json::json!({
-        "schemaVersion": 2, "mediaType": MANIFEST_TYPE, "config": descriptor(config), "layers": layers
+        "schemaVersion": 2, "mediaType": media_type::MANIFEST, "config": descriptor(config), "layers": layers
     });
     json.to_string().into()
 }
@@ -91,7 +90,7 @@ fn index(entries: &[(&str, Digest, Option<&str>)]) -> Bytes {
         entry
     };
     let entries: Vec<_> = entries.iter().map(entry).collect();
-    serde_json::json!({"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": entries}).to_string().into()
+    serde_json::json!({"schemaVersion": 2, "mediaType": media_type::INDEX, "manifests": entries}).to_string().into()
 }
 
 /// An image for `architecture` in `app`, tagged with it.
@@ -99,7 +98,7 @@ fn put_image(server: &TestRegistry, architecture: &str) -> Digest {
     let config = config(architecture);
     let manifest = manifest(&config, &[&layer(10), &layer(20)]);
     server.put_blob("app", config);
-    server.put_manifest("app", architecture, MANIFEST_TYPE, manifest)
+    server.put_manifest("app", architecture, media_type::MANIFEST, manifest)
 }
 
 async fn upload(client: &Client, server: &TestRegistry, bytes: &Bytes) -> Result<(), RegistryError> {
@@ -147,7 +146,7 @@ mod reading {
         let digest = put_image(&server, "amd64");
         let client = anonymous();
         let found = client.manifest(&server.reference("app:amd64")).await.unwrap().unwrap();
-        assert_eq!((found.digest, found.media_type.as_str()), (digest, MANIFEST_TYPE));
+        assert_eq!((found.digest, found.media_type.as_str()), (digest, media_type::MANIFEST));
         assert_eq!(client.head(&server.reference("app:amd64")).await.unwrap(), Some(found.descriptor()));
         server.faults().no_digest_header = true;
         assert_eq!(client.head(&server.reference("app:amd64")).await.unwrap(), Some(found.descriptor()));
@@ -164,7 +163,7 @@ mod reading {
     #[tokio::test]
     async fn huge_manifests_are_refused() {
         let server = TestRegistry::open().await;
-        server.put_manifest("app", "big", MANIFEST_TYPE, vec![b' '; 4 * MIB + 1]);
+        server.put_manifest("app", "big", media_type::MANIFEST, vec![b' '; 4 * MIB + 1]);
         let error = anonymous().manifest(&server.reference("app:big")).await.unwrap_err();
         assert!(error.to_string().contains("larger than 4 MiB"), "{error}");
     }
@@ -274,7 +273,7 @@ mod reading {
         let digest = put_image(&server, "amd64");
         let [full, empty, broken] =
             [TestRegistry::open().await, TestRegistry::open().await, TestRegistry::open().await];
-        full.put_manifest("hub/app", "amd64", MANIFEST_TYPE, server.manifest("app", "amd64").unwrap());
+        full.put_manifest("hub/app", "amd64", media_type::MANIFEST, server.manifest("app", "amd64").unwrap());
         full.put_blob("hub/app", config("amd64"));
         broken.faults().answers = vec![(Method::GET, 500, 99, None), (Method::HEAD, 500, 99, None)];
         let mut network = loopback();
@@ -414,7 +413,7 @@ mod authorization {
     #[tokio::test]
     async fn anonymous_tokens_read_what_is_public() {
         let (server, tokens) = with_tokens().await;
-        server.put_manifest("public", "1", MANIFEST_TYPE, "{}");
+        server.put_manifest("public", "1", media_type::MANIFEST, "{}");
         let client = anonymous();
         assert!(client.manifest(&server.reference("public:1")).await.unwrap().is_some());
         assert_eq!(tokens.seen()[0].authorization, None);
@@ -470,7 +469,7 @@ mod authorization {
         assert_eq!(client.manifest(&server.reference("app:missing")).await.unwrap(), None);
         assert_eq!(read_all(&client, &server, &bytes).await.unwrap(), bytes);
         upload(&client, &server, &layer(10 * MIB)).await.unwrap();
-        client.push_manifest(&server.reference("app:1"), MANIFEST_TYPE, manifest(&bytes, &[])).await.unwrap();
+        client.push_manifest(&server.reference("app:1"), media_type::MANIFEST, manifest(&bytes, &[])).await.unwrap();
         assert_eq!(server.connections(), 1);
     }
 
@@ -521,13 +520,13 @@ mod resolving {
         let [arm, amd64_image] = ["arm", "amd64"].map(|architecture| put_image(&server, architecture));
         let other = Digest::of(b"never fetched");
         let entries = [
-            (MANIFEST_TYPE, other, Some("linux/arm/v5")),
-            (MANIFEST_TYPE, other, Some("windows/amd64")),
-            (MANIFEST_TYPE, other, Some("unknown/unknown")),
-            (DOCKER_MANIFEST_TYPE, arm, Some("linux/arm/v6")),
-            (MANIFEST_TYPE, amd64_image, Some("linux/amd64")),
+            (media_type::MANIFEST, other, Some("linux/arm/v5")),
+            (media_type::MANIFEST, other, Some("windows/amd64")),
+            (media_type::MANIFEST, other, Some("unknown/unknown")),
+            (media_type::DOCKER_MANIFEST, arm, Some("linux/arm/v6")),
+            (media_type::MANIFEST, amd64_image, Some("linux/amd64")),
         ];
-        let top = server.put_manifest("app", "all", INDEX_TYPE, index(&entries));
+        let top = server.put_manifest("app", "all", media_type::INDEX, index(&entries));
         let client = anonymous();
         let reference = server.reference("app:all");
         let image = client.resolve(&reference, &"linux/arm/v7".parse().unwrap()).await.unwrap().unwrap();
@@ -541,11 +540,11 @@ mod resolving {
     #[tokio::test]
     async fn three_nested_indexes_are_followed_and_four_are_not() {
         let server = TestRegistry::open().await;
-        let mut inner = (MANIFEST_TYPE, put_image(&server, "amd64"), Some("linux/amd64"));
+        let mut inner = (media_type::MANIFEST, put_image(&server, "amd64"), Some("linux/amd64"));
         let image = inner.1;
         for level in 1..=4 {
-            let digest = server.put_manifest("app", &level.to_string(), INDEX_TYPE, index(&[inner]));
-            inner = (INDEX_TYPE, digest, None);
+            let digest = server.put_manifest("app", &level.to_string(), media_type::INDEX, index(&[inner]));
+            inner = (media_type::INDEX, digest, None);
         }
         let client = anonymous();
         let found = client.resolve(&server.reference("app:3"), &amd64()).await.unwrap().unwrap();
@@ -559,7 +558,7 @@ mod resolving {
         let server = TestRegistry::open().await;
         server.put_manifest("app", "text", "text/plain", r#"{"mediaType":"text/plain"}"#);
         server.put_manifest("app", "list", "application/json", "[]");
-        server.put_manifest("app", "empty", MANIFEST_TYPE, "{}");
+        server.put_manifest("app", "empty", media_type::MANIFEST, "{}");
         for tag in ["text", "list", "empty"] {
             let error = anonymous().resolve(&server.reference(&format!("app:{tag}")), &amd64()).await.unwrap_err();
             assert_eq!(error.reason(), "Invalid", "{tag}");
@@ -841,16 +840,16 @@ mod manifests {
         let client = anonymous();
         let bytes = manifest(&config("amd64"), &[]);
         let reference = server.reference("app:1");
-        assert!(client.push_manifest(&reference, MANIFEST_TYPE, bytes.clone()).await.unwrap().written);
+        assert!(client.push_manifest(&reference, media_type::MANIFEST, bytes.clone()).await.unwrap().written);
         assert_eq!(server.manifest("app", "1"), Some(bytes.clone()));
         server.forget_log();
-        assert!(!client.push_manifest(&reference, MANIFEST_TYPE, bytes.clone()).await.unwrap().written);
+        assert!(!client.push_manifest(&reference, media_type::MANIFEST, bytes.clone()).await.unwrap().written);
         let pinned = server.repository("app").pinned(Digest::of(&bytes));
-        assert!(!client.push_manifest(&pinned, MANIFEST_TYPE, bytes.clone()).await.unwrap().written);
+        assert!(!client.push_manifest(&pinned, media_type::MANIFEST, bytes.clone()).await.unwrap().written);
         assert_eq!(server.writes(), 0);
         let other = manifest(&config("arm64"), &[]);
-        assert!(client.push_manifest(&reference, MANIFEST_TYPE, other.clone()).await.unwrap().written);
-        assert_eq!(client.push_manifest(&pinned, MANIFEST_TYPE, other).await.unwrap_err().reason(), "Invalid");
+        assert!(client.push_manifest(&reference, media_type::MANIFEST, other.clone()).await.unwrap().written);
+        assert_eq!(client.push_manifest(&pinned, media_type::MANIFEST, other).await.unwrap_err().reason(), "Invalid");
     }
 
     #[tokio::test]

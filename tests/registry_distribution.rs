@@ -17,9 +17,10 @@ use bytes::Bytes;
 use minimalimage::{
     domain::{
         credentials::{Credential, Keychain},
+        media_type,
         value::{Descriptor, Digest, Platform, Repository, Secret},
     },
-    shell::registry::{Client, MANIFEST_TYPE, Pushed, Registry, RegistryError, RetryPolicy, Transfer},
+    shell::registry::{Client, Pushed, Registry, RegistryError, RetryPolicy, Transfer},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -136,15 +137,15 @@ async fn round_trip(with_password: bool) {
     assert!(client.push_bytes(&app, config.clone()).await.unwrap().written);
     assert!(!client.push_bytes(&app, config.clone()).await.unwrap().written);
     let manifest = serde_json::json!({
-        "schemaVersion": 2, "mediaType": MANIFEST_TYPE,
+        "schemaVersion": 2, "mediaType": media_type::MANIFEST,
         "config": Descriptor { media_type: "application/vnd.oci.image.config.v1+json".into(), ..descriptor(&config) },
         "layers": [descriptor(&large)]
     });
     let manifest = Bytes::from(manifest.to_string());
     let tagged = app.tagged("1.0").unwrap();
     assert_eq!(client.head(&tagged).await.unwrap(), None);
-    assert!(client.push_manifest(&tagged, MANIFEST_TYPE, manifest.clone()).await.unwrap().written);
-    assert!(!client.push_manifest(&tagged, MANIFEST_TYPE, manifest.clone()).await.unwrap().written);
+    assert!(client.push_manifest(&tagged, media_type::MANIFEST, manifest.clone()).await.unwrap().written);
+    assert!(!client.push_manifest(&tagged, media_type::MANIFEST, manifest.clone()).await.unwrap().written);
 
     let image = client.resolve(&tagged, &Platform::linux("amd64")).await.unwrap().unwrap();
     assert_eq!((image.reference_digest, image.config), (Digest::of(&manifest), config));

@@ -147,6 +147,11 @@ pub enum Health {
     InProgress,
     /// Failed: Ready False and Stalled True.
     Failed,
+    /// What was said of the last build stays; Reconciling True says that looking for something newer does not succeed.
+    /// Beside Stalled it is left out: kstatus knows no resource that is both.
+    Checking,
+    /// Nothing goes on: Ready as it was if True, else False.
+    Suspended,
 }
 
 /// The conditions that say `health`; other types and unchanged transition times are kept.
@@ -159,12 +164,24 @@ pub fn with_health(
     generation: i64,
     now: Timestamp,
 ) -> Vec<Condition> {
+    let was_ready = find(conditions, READY).is_some_and(|ready| ready.status == "True");
     let wanted: &[(&str, &str)] = match health {
         Health::Current => &[(READY, "True")],
         Health::InProgress => &[(READY, "False"), (RECONCILING, "True")],
         Health::Failed => &[(READY, "False"), (STALLED, "True")],
+        Health::Checking if find(conditions, STALLED).is_some() => return conditions.to_vec(),
+        Health::Checking => &[(RECONCILING, "True")],
+        Health::Suspended if was_ready => &[],
+        Health::Suspended => &[(READY, "False")],
     };
-    let foreign = conditions.iter().filter(|c| ![READY, RECONCILING, STALLED].contains(&c.type_.as_str())).cloned();
+    let kept: &[&str] = match health {
+        Health::Checking => &[READY],
+        Health::Suspended if was_ready => &[READY],
+        _ => &[],
+    };
+    let stays =
+        |c: &&Condition| kept.contains(&c.type_.as_str()) || ![READY, RECONCILING, STALLED].contains(&c.type_.as_str());
+    let kept = conditions.iter().filter(stays).cloned();
     let ours = wanted.iter().map(|(type_, status)| {
         let previous = conditions.iter().find(|c| c.type_ == *type_ && c.status == *status);
         Condition {
@@ -176,7 +193,7 @@ pub fn with_health(
             last_transition_time: previous.map_or(Time(now), |c| c.last_transition_time.clone()),
         }
     });
-    ours.chain(foreign).collect()
+    ours.chain(kept).collect()
 }
 
 /// The condition of `type_`, if present.
@@ -213,6 +230,24 @@ mod tests {
         assert_eq!(types(&failed), [("Ready", "False"), ("Stalled", "True")]);
         let current = with_health(&failed, Health::Current, Reason::Succeeded, "m", 2, at(2));
         assert_eq!(types(&current), [("Ready", "True")]);
+    }
+
+    #[test]
+    fn a_look_that_fails_leaves_the_last_verdict_alone() {
+        let current = with_health(&[], Health::Current, Reason::Succeeded, "m", 1, at(1));
+        let checking = with_health(&current, Health::Checking, Reason::SourceUnavailable, "n", 1, at(2));
+        assert_eq!(types(&checking), [("Reconciling", "True"), ("Ready", "True")]);
+        let failed = with_health(&[], Health::Failed, Reason::StageFailed, "m", 1, at(1));
+        assert_eq!(with_health(&failed, Health::Checking, Reason::SourceUnavailable, "n", 1, at(2)), failed);
+    }
+
+    #[test]
+    fn suspending_claims_nothing_new() {
+        let current = with_health(&[], Health::Current, Reason::Succeeded, "m", 1, at(1));
+        assert_eq!(with_health(&current, Health::Suspended, Reason::Suspended, "n", 2, at(2)), current);
+        let failed = with_health(&[], Health::Failed, Reason::StageFailed, "m", 1, at(1));
+        let suspended = with_health(&failed, Health::Suspended, Reason::Suspended, "n", 2, at(2));
+        assert_eq!(types(&suspended), [("Ready", "False")]);
     }
 
     #[test]

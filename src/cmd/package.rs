@@ -1,6 +1,6 @@
 //! `package`: this program as an image from scratch, by our own layer writer, assembly and registry client.
 
-use std::{fs, io::Write as _, path::PathBuf};
+use std::{fs, path::PathBuf};
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -10,15 +10,14 @@ use crate::{
     cli::PackageArgs,
     cmd::operator::registries,
     domain::{
-        artifact::{LAYER_TYPE, Layer},
         credentials::Keychain,
-        gzip::ParallelGzip,
+        files_layer::{PackedLayer, pack_tree},
         image::{self, SourcedLayer},
-        layer::LayerWriter,
+        media_type,
         recipe::{Owner, Parents},
         task::Network,
         tree::{Attributes, Content, FileTree, TreePath},
-        value::{Digest, Platform, Reference},
+        value::{Platform, Reference},
     },
     shell::registry::Registry,
 };
@@ -36,7 +35,7 @@ pub async fn run(args: PackageArgs) -> anyhow::Result<()> {
     let reference: Reference = args.reference.parse()?;
     let path = args.binary.map_or_else(std::env::current_exe, Ok).context("failed to find this program")?;
     let binary = fs::read(&path).with_context(|| format!("failed to read {}", path.display()))?;
-    let (blob, layer) = pack(&binary)?;
+    let PackedLayer { bytes, layer, .. } = pack(&binary)?;
     let spec = ImageSpec {
         command: Some(vec![format!("/{PROGRAM}")]),
         user: Some(USER.into()),
@@ -48,35 +47,20 @@ pub async fn run(args: PackageArgs) -> anyhow::Result<()> {
     let network = Network { registries: registries(args.registries_file.as_deref())?, ..Network::default() };
     let client = Registry::new(&network)?.with(docker_config()?);
     let repository = reference.repository();
-    client.push_bytes(repository, Bytes::from(blob)).await?;
+    client.push_bytes(repository, Bytes::from(bytes)).await?;
     client.push_bytes(repository, Bytes::from(image.config)).await?;
-    client.push_manifest(&reference, image::MANIFEST_TYPE, Bytes::from(image.manifest)).await?;
+    client.push_manifest(&reference, media_type::MANIFEST, Bytes::from(image.manifest)).await?;
     println!("{}", repository.pinned(image.digest));
     Ok(())
 }
 
-fn pack(binary: &[u8]) -> anyhow::Result<(Vec<u8>, Layer)> {
+fn pack(binary: &[u8]) -> anyhow::Result<PackedLayer> {
     let mut tree = FileTree::new(Parents::All);
     let attributes = Attributes { mode: 0o755, owner: Owner::default() };
     let size = binary.len() as u64;
     tree.insert(TreePath::new(PROGRAM)?, attributes, Content::File { size, inode: None, source: binary })?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut writer = LayerWriter::new(ParallelGzip::new(Vec::new(), threads)?);
-    for (entry, content) in tree.entries() {
-        writer.entry(&entry)?;
-        writer.content(content.copied().unwrap_or_default())?;
-    }
-    let (report, mut gzip) = writer.finish()?;
-    gzip.flush()?;
-    let blob = gzip.finish()?;
-    let layer = Layer {
-        media_type: LAYER_TYPE.into(),
-        digest: Digest::of(&blob),
-        compressed_size: blob.len() as u64,
-        diff_id: report.diff_id,
-        size: report.size,
-    };
-    Ok((blob, layer))
+    Ok(pack_tree(&tree, threads)?)
 }
 
 /// The login of `docker login`; none when there is no such file.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::value::Digest;
+use super::{media_type, value::Digest};
 
 /// Media type of an artifact manifest's `artifactType`.
 pub const ARTIFACT_TYPE: &str = "application/vnd.minimalimage.artifact.v1";
@@ -12,10 +12,6 @@ pub const ARTIFACT_TYPE: &str = "application/vnd.minimalimage.artifact.v1";
 pub const ARTIFACT_CONFIG_TYPE: &str = "application/vnd.minimalimage.artifact.config.v1+json";
 /// Media type of a record's `artifactType`.
 pub const RECORD_TYPE: &str = "application/vnd.minimalimage.record.v1";
-/// Media type of a layer.
-pub const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
-/// Media type of an artifact's manifest.
-pub const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 /// Bounds on what is read back: registries hold manifests of 4 MiB at most (OCI distribution-spec, "Pushing Manifests").
 const MAX_MANIFEST: usize = 4 << 20;
 const MAX_LAYERS: usize = 1000;
@@ -144,7 +140,7 @@ pub fn manifest(config: &[u8], layers: &[Layer]) -> Vec<u8> {
     };
     let manifest = Manifest {
         schema_version: 2,
-        media_type: MANIFEST_TYPE.into(),
+        media_type: media_type::MANIFEST.into(),
         artifact_type: ARTIFACT_TYPE.into(),
         config: Descriptor {
             media_type: ARTIFACT_CONFIG_TYPE.into(),
@@ -212,7 +208,7 @@ mod tests {
 
     fn sample() -> (Vec<u8>, Vec<u8>, Artifact) {
         let diff_id = Digest::of(b"tar");
-        let media_type = LAYER_TYPE.into();
+        let media_type = media_type::LAYER.into();
         let layers = vec![Layer { media_type, digest: Digest::of(b"gz"), compressed_size: 2, diff_id, size: 3 }];
         let largest_files = vec![FileSize { path: "/a".into(), size: 3 }];
         let outputs = vec![OutputReport { diff_id, size: 3, file_count: 1, largest_files }];

@@ -1,14 +1,16 @@
-//! `image.files` as a layer: small text files of the spec, packed here and now.
+//! Layers of files that are at hand: `image.files` of a spec, our own program. Packed in memory.
 
 use std::io::Write as _;
 
 use super::{
-    artifact::OutputReport,
+    artifact::{Layer, OutputReport},
     gzip::ParallelGzip,
     layer::LayerWriter,
+    media_type,
     plan::PlannedFile,
     recipe::Parents,
     tree::{Attributes, Conflict, Content, FileTree, TreePath, TreePathError},
+    value::Digest,
 };
 
 /// Why files cannot be one layer.
@@ -30,11 +32,22 @@ pub enum FilesError {
     Pack(#[from] std::io::Error),
 }
 
-/// The compressed layer that holds `files`, and what is in it.
+/// A compressed layer in memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackedLayer {
+    /// The blob.
+    pub bytes: Vec<u8>,
+    /// Its descriptor.
+    pub layer: Layer,
+    /// What it holds.
+    pub report: OutputReport,
+}
+
+/// The layer that holds `files`.
 ///
 /// # Errors
 /// When the files cannot be together.
-pub fn pack(files: &[PlannedFile], has_base: bool) -> Result<(Vec<u8>, OutputReport), FilesError> {
+pub fn pack_files(files: &[PlannedFile], has_base: bool) -> Result<PackedLayer, FilesError> {
     let mut tree = FileTree::new(if has_base { Parents::Unusual } else { Parents::All });
     for file in files {
         let path = TreePath::new(file.path.relative())
@@ -43,16 +56,30 @@ pub fn pack(files: &[PlannedFile], has_base: bool) -> Result<(Vec<u8>, OutputRep
         let size = file.content.len() as u64;
         tree.insert(path, attributes, Content::File { size, inode: None, source: file.content.as_bytes() })?;
     }
-    let mut writer = LayerWriter::new(ParallelGzip::new(Vec::new(), 1)?);
+    Ok(pack_tree(&tree, 1)?)
+}
+
+/// The layer that holds `tree`, compressed by so many threads; they do not change its bytes.
+///
+/// # Errors
+/// When no thread can be started.
+pub fn pack_tree(tree: &FileTree<&[u8]>, threads: usize) -> std::io::Result<PackedLayer> {
+    let mut writer = LayerWriter::new(ParallelGzip::new(Vec::new(), threads)?);
     for (entry, content) in tree.entries() {
         writer.entry(&entry)?;
-        if let Some(content) = content {
-            writer.content(content)?;
-        }
+        writer.content(content.copied().unwrap_or_default())?;
     }
     let (report, mut gzip) = writer.finish()?;
     gzip.flush()?;
-    Ok((gzip.finish()?, report))
+    let bytes = gzip.finish()?;
+    let layer = Layer {
+        media_type: media_type::LAYER.into(),
+        digest: Digest::of(&bytes),
+        compressed_size: bytes.len() as u64,
+        diff_id: report.diff_id,
+        size: report.size,
+    };
+    Ok(PackedLayer { bytes, layer, report })
 }
 
 #[cfg(test)]
@@ -67,14 +94,14 @@ mod tests {
     #[test]
     fn the_order_in_the_spec_does_not_matter() {
         let (a, b) = (file("/etc/a", "1"), file("/b", "22"));
-        let (bytes, report) = pack(&[a.clone(), b.clone()], false).unwrap();
-        assert_eq!(pack(&[b, a], false).unwrap().0, bytes);
-        assert_eq!((report.file_count, report.size), (2, 3));
-        assert_eq!(report.largest_files[0].path, "/b");
+        let packed = pack_files(&[a.clone(), b.clone()], false).unwrap();
+        assert_eq!(pack_files(&[b, a], false).unwrap(), packed);
+        assert_eq!((packed.report.file_count, packed.report.size), (2, 3));
+        assert_eq!(packed.report.largest_files[0].path, "/b");
     }
 
     #[test]
     fn a_file_cannot_be_a_directory_too() {
-        assert!(matches!(pack(&[file("/a", ""), file("/a/b", "")], false), Err(FilesError::Conflict(_))));
+        assert!(matches!(pack_files(&[file("/a", ""), file("/a/b", "")], false), Err(FilesError::Conflict(_))));
     }
 }

@@ -7,15 +7,10 @@ use crate::api::v1alpha1::{ImageSpec, Protocol};
 
 use super::{
     artifact::Layer,
+    media_type,
     value::{Digest, Platform, Reference},
 };
 
-/// Media type of the manifests that we write.
-pub const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
-/// Media type of the configs that we write.
-pub const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
-/// Media type of a gzip-compressed layer.
-pub const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 /// Images are made at this time unless told otherwise: a real one would give another digest every day.
 const CREATED: &str = "1970-01-01T00:00:00Z";
 
@@ -150,8 +145,8 @@ fn manifest(
         .map(|SourcedLayer { layer, .. }| descriptor(&layer.media_type, layer.digest, layer.compressed_size));
     let mut manifest = json!({
         "schemaVersion": 2,
-        "mediaType": MANIFEST_TYPE,
-        "config": descriptor(CONFIG_TYPE, config, config_size as u64),
+        "mediaType": media_type::MANIFEST,
+        "config": descriptor(media_type::CONFIG, config, config_size as u64),
         "layers": below.chain(above).collect::<Vec<_>>(),
     });
     // The pre-defined annotation keys of the OCI image-spec; the user's own win.
@@ -175,11 +170,11 @@ fn base_layers(base: &BaseImage) -> Result<Vec<BaseLayer>, AssembleError> {
         manifest.get("layers").and_then(Value::as_array).ok_or_else(|| malformed("its manifest has no layers"))?;
     let parse = |layer: &Value| {
         let field = |name| layer.get(name).and_then(Value::as_str);
-        let media_type = field("mediaType").ok_or_else(|| malformed("a layer has no mediaType"))?;
-        let media_type = match media_type {
-            "application/vnd.docker.image.rootfs.diff.tar.gzip" => LAYER_TYPE,
-            "application/vnd.docker.image.rootfs.diff.tar" => "application/vnd.oci.image.layer.v1.tar",
-            known if known.starts_with("application/vnd.oci.image.layer.v1.tar") => known,
+        let found = field("mediaType").ok_or_else(|| malformed("a layer has no mediaType"))?;
+        let media_type = match found {
+            media_type::DOCKER_LAYER => media_type::LAYER,
+            media_type::DOCKER_LAYER_TAR => media_type::LAYER_TAR,
+            known if known.starts_with(media_type::LAYER_TAR) => known,
             other => {
                 return Err(AssembleError::UnknownLayer {
                     reference: Box::new(base.reference.clone()),
@@ -291,13 +286,13 @@ mod tests {
     fn layer(name: &str) -> SourcedLayer {
         let digest = Digest::of(name.as_bytes());
         let diff_id = Digest::of(format!("{name} unpacked").as_bytes());
-        let layer = Layer { media_type: LAYER_TYPE.into(), digest, compressed_size: 10, diff_id, size: 20 };
+        let layer = Layer { media_type: media_type::LAYER.into(), digest, compressed_size: 10, diff_id, size: 20 };
         SourcedLayer { layer, from: name.into() }
     }
 
     fn base() -> BaseImage {
         let manifest = json!({"schemaVersion": 2, "config": {}, "layers": [
-            {"mediaType": "application/vnd.docker.image.rootfs.diff.tar.gzip", "digest": Digest::of(b"low"), "size": 5}]});
+            {"mediaType": media_type::DOCKER_LAYER, "digest": Digest::of(b"low"), "size": 5}]});
         let config = json!({
             "architecture": "amd64", "os": "linux", "created": "2026-01-01T00:00:00Z", "unknown": {"z": 1, "a": 2},
             "config": {"Env": ["PATH=/bin", "A=1"], "Entrypoint": ["/old"], "Cmd": ["x"], "Labels": null,
@@ -357,7 +352,7 @@ mod tests {
         assert_eq!(runtime["ExposedPorts"], json!({"8080/tcp": {}}));
         assert_eq!(config["unknown"].to_string(), r#"{"z":1,"a":2}"#);
         assert_eq!(config["history"].as_array().unwrap().len(), 2);
-        assert_eq!(manifest["layers"][0]["mediaType"], LAYER_TYPE);
+        assert_eq!(manifest["layers"][0]["mediaType"], media_type::LAYER);
         assert_eq!(manifest["annotations"]["org.opencontainers.image.base.digest"], json!(Digest::of(b"index")));
         assert_eq!(manifest["annotations"]["n"], "v");
         assert_eq!(image.base_created.as_deref(), Some("2026-01-01T00:00:00Z"));

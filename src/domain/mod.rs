@@ -13,6 +13,7 @@ pub mod intake;
 pub mod job;
 pub mod layer;
 pub mod layer_reader;
+pub mod media_type;
 pub mod observed;
 pub mod passwd;
 pub mod plan;

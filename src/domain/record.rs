@@ -6,13 +6,11 @@ use serde_json::{Value, json};
 
 use super::{
     artifact::RECORD_TYPE,
+    media_type,
     recipe::Key,
     value::{Digest, Repository},
 };
 
-/// Media type of the record itself and of the artifact manifest that it names.
-pub const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
-const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 const KEY: &str = "dev.minimalimage.key";
 const SIGNATURE: &str = "dev.minimalimage.signature";
 
@@ -45,9 +43,9 @@ impl Signer {
         let signature = self.0.sign(&statement(key, repository, artifact));
         let record = json!({
             "schemaVersion": 2,
-            "mediaType": INDEX_TYPE,
+            "mediaType": media_type::INDEX,
             "artifactType": RECORD_TYPE,
-            "manifests": [{"mediaType": MANIFEST_TYPE, "digest": artifact.to_string(), "size": size}],
+            "manifests": [{"mediaType": media_type::MANIFEST, "digest": artifact.to_string(), "size": size}],
             "annotations": {KEY: key.to_string(), SIGNATURE: BASE64.encode(signature)},
         });
         record.to_string().into_bytes()

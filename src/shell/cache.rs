@@ -5,8 +5,9 @@ use bytes::Bytes;
 use crate::{
     domain::{
         artifact::{self, Artifact},
+        media_type,
         recipe::Key,
-        record::{INDEX_TYPE, Signer, verified_artifact},
+        record::{Signer, verified_artifact},
         value::{Digest, Repository},
     },
     shell::registry::{Client, RegistryError},
@@ -83,6 +84,6 @@ impl Cache {
     pub async fn record(&self, signer: &Signer, key: &Key, artifact: Digest, size: u64) -> Result<(), RegistryError> {
         let record = signer.record(key, &self.repository, artifact, size);
         let Ok(reference) = self.repository.tagged(&key.tag()) else { return Ok(()) };
-        self.client.push_manifest(&reference, INDEX_TYPE, Bytes::from(record)).await.map(|_| ())
+        self.client.push_manifest(&reference, media_type::INDEX, Bytes::from(record)).await.map(|_| ())
     }
 }

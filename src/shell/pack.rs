@@ -4,11 +4,12 @@ use std::io::{self, Write};
 
 use crate::{
     domain::{
-        artifact::{LAYER_TYPE, Layer, OutputReport},
+        artifact::{Layer, OutputReport},
         gzip::ParallelGzip,
         intake::{Allowance, Intake, IntakeError},
         layer::LayerWriter,
         layer_reader::{LayerError, LayerReader},
+        media_type,
         recipe::Output,
         tree::Kind,
         value::DigestHasher,
@@ -97,7 +98,7 @@ fn transform(
     let mut hashing = gzip.finish().map_err(PackError::Write)?;
     hashing.sink.flush().map_err(PackError::Write)?;
     let layer = Layer {
-        media_type: LAYER_TYPE.into(),
+        media_type: media_type::LAYER.into(),
         compressed_size: hashing.hasher.count(),
         digest: hashing.hasher.finish(),
         diff_id: report.diff_id,

@@ -136,6 +136,16 @@ async fn a_stage_that_fits_no_node_is_the_reason() {
 }
 
 #[tokio::test]
+async fn a_job_that_the_api_server_does_not_take_is_the_reason() {
+    let world = World::new("nojob").await;
+    let mut spec = spec("true", &world.repository("app"));
+    spec["stages"][0]["resources"] = json!({"limits": {"memory": "lots"}});
+    world.apply("app", spec).await;
+    let status = world.ended("app", "PodRejected").await;
+    assert!(message(&status).contains("quantities must match"), "{}", message(&status));
+}
+
+#[tokio::test]
 async fn what_the_schema_can_say_is_refused_at_apply() {
     let world = World::new("schema").await;
     let repository = world.repository("app");

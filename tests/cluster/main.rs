@@ -6,6 +6,7 @@
 mod bases;
 mod between;
 mod builds;
+mod examples;
 mod failures;
 mod fixture;
 mod graphs;

@@ -237,6 +237,8 @@ pub struct Progress {
     /// When it was started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,
+    /// Whether it is only a look at tags and branches so far, which becomes a build if something has changed.
+    pub poll: bool,
     /// Whether all that it depends on is resolved; the fields below hold it then.
     pub resolved: bool,
     /// The revision of the source.

@@ -8,8 +8,9 @@ use futures::TryStreamExt;
 use super::backend::{Backend, LayerStream, LayerUpload, UploadError};
 use crate::{
     domain::{
-        artifact::{Layer, MANIFEST_TYPE},
+        artifact::Layer,
         credentials::Keychain,
+        media_type,
         recipe::Key,
         task::{
             AGENT_WORK_DIR, AgentFailure, FailureReason, REGISTRY_SECRET_DIR, SOURCE_CONFIG_MAP_DIR, SOURCE_SECRET_DIR,
@@ -101,7 +102,11 @@ impl Backend for Remote {
 
     async fn push_manifest(&self, bytes: Bytes) -> Result<(), AgentFailure> {
         let pinned = self.repository().pinned(Digest::of(&bytes));
-        self.client.push_manifest(&pinned, MANIFEST_TYPE, bytes).await.map(|_| ()).map_err(|error| failure(&error))
+        self.client
+            .push_manifest(&pinned, media_type::MANIFEST, bytes)
+            .await
+            .map(|_| ())
+            .map_err(|error| failure(&error))
     }
 }
 

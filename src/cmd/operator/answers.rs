@@ -47,12 +47,14 @@ pub(super) struct World {
     pub settings: Settings,
     /// How to let the operator read Secrets, for the message when it may not.
     pub account: String,
-    pub sizes: Sizes,
+    /// Unpacked sizes by manifest digest: they follow from content, so whoever may read the manifest may know them.
+    pub sizes: Memo<Digest, u64>,
+    /// Artifacts that a resource (by UID) has adopted, so that later passes of its build need not ask again.
+    pub adopted: Memo<(String, Digest), Artifact>,
 }
 
-/// Unpacked sizes by manifest digest: they follow from content, so whoever may read the manifest may know them.
-#[derive(Default)]
-pub(super) struct Sizes(Mutex<BTreeMap<Digest, u64>>);
+/// Remembers answers that cannot change. All of it may be forgotten at any time.
+pub(super) struct Memo<K, V>(Mutex<BTreeMap<K, V>>);
 
 /// One resource's view of the world: with its credentials.
 pub(super) struct Answers<'a> {
@@ -147,7 +149,7 @@ impl Answers<'_> {
             return Err(Trouble { reason: Reason::ImageNotFound, message });
         };
         let digest = found.manifest.digest;
-        let size = match self.world.sizes.get(digest) {
+        let size = match self.world.sizes.get(&digest) {
             Some(size) => size,
             None => {
                 let size = client.unpacked_size(reference.repository(), &found).await;
@@ -170,17 +172,22 @@ impl Answers<'_> {
 
     /// Reads what an agent made and vouches for it. Under the first key someone else may have been faster: theirs counts.
     async fn adopt(&self, digest: Digest, keys: &[Key]) -> Result<Artifact, Trouble> {
+        let name = (self.image.uid().unwrap_or_default(), digest);
+        if let Some(artifact) = self.world.adopted.get(&name) {
+            return Ok(artifact);
+        }
         let cache = self.cache().await?;
         let failed = |error: RegistryError| registry_trouble(&error);
         let (artifact, size) = cache.read(digest).await.map_err(failed)?;
         if let Some(first) = keys.first()
             && let Some(earlier) = cache.lookup(first).await.map_err(failed)?
         {
+            self.world.adopted.put(name, earlier.clone());
             return Ok(earlier);
         }
-        for key in keys {
-            cache.record(&self.world.signer, key, digest, size).await.map_err(failed)?;
-        }
+        let records = keys.iter().map(|key| cache.record(&self.world.signer, key, digest, size));
+        futures::future::try_join_all(records).await.map_err(failed)?;
+        self.world.adopted.put(name, artifact.clone());
         Ok(artifact)
     }
 
@@ -257,20 +264,26 @@ impl Answers<'_> {
     }
 }
 
-impl Sizes {
-    /// So many images that even their names alone stay small.
-    const MOST: usize = 10_000;
+impl<K, V> Default for Memo<K, V> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
 
-    fn get(&self, digest: Digest) -> Option<u64> {
-        self.0.lock().ok()?.get(&digest).copied()
+impl<K: Ord, V: Clone> Memo<K, V> {
+    /// Enough for the builds that run at once; small even if all entries are.
+    const MOST: usize = 2000;
+
+    fn get(&self, key: &K) -> Option<V> {
+        self.0.lock().ok()?.get(key).cloned()
     }
 
-    fn put(&self, digest: Digest, size: u64) {
-        let Ok(mut sizes) = self.0.lock() else { return };
-        if sizes.len() >= Self::MOST {
-            sizes.clear();
+    fn put(&self, key: K, value: V) {
+        let Ok(mut entries) = self.0.lock() else { return };
+        if entries.len() >= Self::MOST {
+            entries.clear();
         }
-        sizes.insert(digest, size);
+        entries.insert(key, value);
     }
 }
 

@@ -82,25 +82,24 @@ async fn control(
     let ours = watcher::Config::default().labels(&format!("{}={}", MANAGED_BY.0, MANAGED_BY.1));
     let selected = watcher::Config { label_selector: args.selector.clone(), ..watcher::Config::default() };
     let config = controller::Config::default().concurrency(CONCURRENCY);
-    let waker = Arc::clone(&operator);
     Controller::new(api::<MinimalImage>(args, &client), selected)
         .with_config(config)
         .owns(api::<Job>(args, &client), ours.clone())
         .watches(api::<Pod>(args, &client), ours, image_of_pod)
         .reconcile_on(woken.map(|id| ObjectRef::new(&id.name).within(&id.namespace)))
         .graceful_shutdown_on(stop.cancelled_owned())
-        .run(reconcile::reconcile, reconcile::error_policy, operator)
+        .run(reconcile::reconcile, reconcile::error_policy, Arc::clone(&operator))
         .for_each(|result| {
             match result {
+                // Without a finalizer this is how we hear of a deletion: its Jobs go, and there is no resource for them.
+                Err(controller::Error::ObjectNotFound(gone)) => {
+                    let namespace = gone.namespace.unwrap_or_default();
+                    operator.forget(&ImageId { namespace, name: gone.name });
+                }
                 Err(error @ (controller::Error::QueueError(_) | controller::Error::RunnerError(_))) => {
                     tracing::warn!(%error, "failed to watch");
                 }
-                // Deleted, and known by the end of its Jobs; or another operator's.
-                Err(controller::Error::ObjectNotFound(image)) => waker.forget(&ImageId {
-                    namespace: image.namespace.clone().unwrap_or_default(),
-                    name: image.name.clone(),
-                }),
-                _ => {}
+                Ok(_) | Err(_) => {}
             }
             std::future::ready(())
         })

@@ -6,11 +6,12 @@ use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture};
 use crate::{
     api::conditions::Reason,
     domain::{
-        artifact::{LAYER_TYPE, Layer, OutputReport},
+        artifact::{Layer, OutputReport},
         decide::{Publication, PublicationLayer, Published, Trouble},
         files_layer,
         image::{self, BaseImage, Image, SourcedLayer},
-        value::{Descriptor, Digest, Reference, Repository},
+        media_type,
+        value::{Descriptor, Reference, Repository},
     },
     shell::registry::{Client, RegistryError},
 };
@@ -98,7 +99,7 @@ impl Answers<'_> {
         }
         clients.destination.push_bytes(to, Bytes::from(image.config.clone())).await?;
         let manifest = Bytes::from(image.manifest.clone());
-        clients.destination.push_manifest(&pinned, image::MANIFEST_TYPE, manifest).await.map(|_| ())
+        clients.destination.push_manifest(&pinned, media_type::MANIFEST, manifest).await.map(|_| ())
     }
 
     /// The tags, if the spec is still the one that was built: a late result must not take the name of a newer one.
@@ -112,7 +113,7 @@ impl Answers<'_> {
         }
         let tags = publication.tags.iter().map(|tag: &Reference| {
             let manifest = Bytes::from(image.manifest.clone());
-            clients.destination.push_manifest(tag, image::MANIFEST_TYPE, manifest)
+            clients.destination.push_manifest(tag, media_type::MANIFEST, manifest)
         });
         futures::future::try_join_all(tags).await.map(|_| ()).map_err(|error| registry_trouble(&error))
     }
@@ -144,16 +145,10 @@ fn own_layers(publication: &Publication) -> Result<OwnLayers, files_layer::Files
         match layer {
             PublicationLayer::Artifact(layer) => layers.push((layer.clone(), None)),
             PublicationLayer::Files(files) => {
-                let (bytes, made) = files_layer::pack(files, publication.base.is_some())?;
-                let layer = Layer {
-                    media_type: LAYER_TYPE.into(),
-                    digest: Digest::of(&bytes),
-                    compressed_size: bytes.len() as u64,
-                    diff_id: made.diff_id,
-                    size: made.size,
-                };
-                report = Some(made);
-                layers.push((SourcedLayer { layer, from: "files".into() }, Some(Bytes::from(bytes))));
+                let packed = files_layer::pack_files(files, publication.base.is_some())?;
+                let layer = SourcedLayer { layer: packed.layer, from: "files".into() };
+                layers.push((layer, Some(Bytes::from(packed.bytes))));
+                report = Some(packed.report);
             }
         }
     }

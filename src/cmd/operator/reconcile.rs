@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -10,11 +10,15 @@ use jiff::Timestamp;
 use kube::{ResourceExt, runtime::controller::Action};
 
 use crate::{
-    api::v1alpha1::MinimalImage,
+    api::{
+        conditions::{Reason, truncated},
+        v1alpha1::MinimalImage,
+    },
     domain::{
-        decide::{Decision, Facts, Outcome, decide},
+        decide::{Decision, Facts, Outcome, Trouble, decide},
         job::{self, Owner, References, StageRun},
         plan::{Plan, SourceKind},
+        settings::backoff,
     },
     shell::{chain, health::Health, queue::ImageId},
 };
@@ -28,9 +32,16 @@ const ROUNDS: usize = 200;
 pub(super) struct Operator {
     world: World,
     health: Health,
-    /// Resources as we wrote them last, until the watch has caught up with it.
-    written: Mutex<BTreeMap<String, MinimalImage>>,
-    failures: Mutex<BTreeMap<String, u32>>,
+    memory: Mutex<BTreeMap<ImageId, Memory>>,
+}
+
+/// What is remembered of a resource between passes; all of it may be forgotten at any time.
+#[derive(Default)]
+struct Memory {
+    /// As we wrote it last, until the watch has caught up with that.
+    written: Option<MinimalImage>,
+    /// Passes in a row that could not be ended.
+    failures: u32,
 }
 
 /// Why a pass could not be ended; it is tried again.
@@ -46,26 +57,30 @@ pub(super) enum PassError {
 
 impl Operator {
     pub(super) fn new(world: World, health: Health) -> Self {
-        Self { world, health, written: Mutex::default(), failures: Mutex::default() }
+        Self { world, health, memory: Mutex::default() }
     }
 
-    /// What was kept about a resource that is not there any more, its place in the queue above all.
+    /// A resource is gone: it runs and waits no longer.
     pub(super) fn forget(&self, id: &ImageId) {
         self.world.queue.forget(id);
-        self.health.metrics.queue(self.world.queue.counts());
+        self.memory().remove(id);
+    }
+
+    fn memory(&self) -> MutexGuard<'_, BTreeMap<ImageId, Memory>> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The resource, or what we have written since the watch saw it: a pass over an old status would do things twice.
-    fn newest(&self, image: Arc<MinimalImage>) -> Arc<MinimalImage> {
+    fn newest(&self, image: Arc<MinimalImage>, id: &ImageId) -> Arc<MinimalImage> {
         let version = |image: &MinimalImage| image.resource_version().and_then(|version| version.parse::<u64>().ok());
-        let uid = image.uid().unwrap_or_default();
-        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        match written.get(&uid) {
-            Some(ours) if version(ours) > version(&image) => Arc::new(ours.clone()),
-            _ => {
-                written.remove(&uid);
-                image
+        let mut memory = self.memory();
+        let Some(memory) = memory.get_mut(id) else { return image };
+        let written = memory.written.take();
+        match written {
+            Some(ours) if ours.uid() == image.uid() && version(&ours) > version(&image) => {
+                Arc::new(memory.written.insert(ours).clone())
             }
+            _ => image,
         }
     }
 }
@@ -73,18 +88,20 @@ impl Operator {
 #[tracing::instrument(skip_all, fields(namespace = image.namespace(), name = image.name_any()))]
 pub(super) async fn reconcile(image: Arc<MinimalImage>, operator: Arc<Operator>) -> Result<Action, PassError> {
     let started = Instant::now();
-    let image = operator.newest(image);
-    let id = ImageId { namespace: image.namespace().unwrap_or_default(), name: image.name_any() };
+    let id = id(&image);
+    let image = operator.newest(image, &id);
     if image.metadata.deletion_timestamp.is_some() {
         // Owner references collect what is left; nothing is pushed for a resource that is going.
-        operator.world.queue.forget(&id);
+        operator.forget(&id);
         return Ok(Action::await_change());
     }
     let result = pass(&image, &operator, &id).await;
     operator.health.metrics.reconciled(started.elapsed(), result.is_ok());
     operator.health.metrics.queue(operator.world.queue.counts());
-    if result.is_ok() {
-        operator.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(&image.uid().unwrap_or_default());
+    if result.is_ok()
+        && let Some(memory) = operator.memory().get_mut(&id)
+    {
+        memory.failures = 0;
     }
     result
 }
@@ -92,10 +109,14 @@ pub(super) async fn reconcile(image: Arc<MinimalImage>, operator: Arc<Operator>)
 /// The API server did not do as asked: again after a while that grows.
 pub(super) fn error_policy(image: Arc<MinimalImage>, error: &PassError, operator: Arc<Operator>) -> Action {
     tracing::warn!(namespace = image.namespace(), name = image.name_any(), error = chain(error), "pass failed");
-    let mut failures = operator.failures.lock().unwrap_or_else(PoisonError::into_inner);
-    let count = failures.entry(image.uid().unwrap_or_default()).or_default();
-    *count += 1;
-    Action::requeue(crate::domain::settings::backoff(Duration::from_secs(1), *count))
+    let mut memory = operator.memory();
+    let failures = &mut memory.entry(id(&image)).or_default().failures;
+    *failures += 1;
+    Action::requeue(backoff(Duration::from_secs(1), *failures))
+}
+
+fn id(image: &MinimalImage) -> ImageId {
+    ImageId { namespace: image.namespace().unwrap_or_default(), name: image.name_any() }
 }
 
 async fn pass(image: &MinimalImage, operator: &Operator, id: &ImageId) -> Result<Action, PassError> {
@@ -108,31 +129,47 @@ async fn pass(image: &MinimalImage, operator: &Operator, id: &ImageId) -> Result
         match (decide(image, &facts, &world.settings, Timestamp::now()), &answers) {
             (Decision::Ask(questions), Some(answers)) => answers.answer(questions, &mut facts).await,
             (Decision::Ask(_), None) => return Err(PassError::Endless),
-            (Decision::Act(outcome), _) => return apply(image, operator, plan.as_ref(), id, *outcome).await,
+            (Decision::Act(outcome), _) => match start_all(image, operator, plan.as_ref(), id, &outcome).await? {
+                // The status must say so: decide again, knowing it.
+                Some(refused) if facts.refused.is_none() => facts.refused = Some(refused),
+                _ => return apply(image, operator, id, *outcome).await,
+            },
         }
     }
     Err(PassError::Endless)
 }
 
-/// Does what was decided: status first, so that people see what is going on, then Jobs, then Events.
-async fn apply(
+/// Creates the Jobs of `outcome`; gives why one was refused for good. A Job without a status is found again.
+async fn start_all(
     image: &MinimalImage,
     operator: &Operator,
     plan: Option<&Plan>,
     id: &ImageId,
-    outcome: Outcome,
-) -> Result<Action, PassError> {
+    outcome: &Outcome,
+) -> Result<Option<Trouble>, PassError> {
+    let Some(plan) = plan else { return Ok(None) };
+    let starts = outcome.start.iter().map(|run| start(image, operator, plan, id, run));
+    let results = futures::future::join_all(starts).await;
+    let mut refused = None;
+    for result in results {
+        match result {
+            Err(kube::Error::Api(status)) if (400..500).contains(&status.code) && status.code != 429 => {
+                refused = Some(Trouble { reason: Reason::PodRejected, message: truncated(&status.message, 600) });
+            }
+            result => result?,
+        }
+    }
+    Ok(refused)
+}
+
+/// Does the rest of what was decided: status, so that people see what is going on, then deletions, then Events.
+async fn apply(image: &MinimalImage, operator: &Operator, id: &ImageId, outcome: Outcome) -> Result<Action, PassError> {
     let world = &operator.world;
     if let Some(written) = world.cluster.write_status(image, &outcome.status).await? {
-        let mut all = operator.written.lock().unwrap_or_else(PoisonError::into_inner);
-        all.insert(image.uid().unwrap_or_default(), written);
+        operator.memory().entry(id.clone()).or_default().written = Some(written);
     }
     let deletes = outcome.delete.iter().map(|job| world.cluster.delete(&id.namespace, job));
     futures::future::try_join_all(deletes).await?;
-    if let Some(plan) = plan {
-        let creates = outcome.start.iter().map(|run| start(image, operator, plan, id, run));
-        futures::future::try_join_all(creates).await?;
-    }
     for note in &outcome.events {
         tracing::info!(reason = note.reason.as_str(), message = note.message, "transition");
         world.cluster.record(image, note).await;
@@ -152,7 +189,7 @@ async fn start(
     plan: &Plan,
     id: &ImageId,
     run: &StageRun,
-) -> Result<(), PassError> {
+) -> kube::Result<()> {
     let world = &operator.world;
     let Some(stage) = plan.stages.iter().find(|stage| stage.name == run.stage) else { return Ok(()) };
     let owner = Owner { name: id.name.clone(), namespace: id.namespace.clone(), uid: image.uid().unwrap_or_default() };

@@ -28,7 +28,7 @@ use crate::{
 };
 
 use super::{
-    answers::{Sizes, World},
+    answers::{Memo, World},
     api,
     reconcile::Operator,
 };
@@ -70,7 +70,8 @@ pub(super) async fn operator(
         signer,
         settings,
         account: format!("{}:{account}", args.namespace),
-        sizes: Sizes::default(),
+        sizes: Memo::default(),
+        adopted: Memo::default(),
     };
     let woken = futures::stream::unfold(woken, |mut woken| async move { woken.recv().await.map(|id| (id, woken)) });
     Ok((Operator::new(world, health), woken))

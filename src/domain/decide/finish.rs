@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::{
     api::{
-        conditions::{Health, READY, Reason, find, truncated, with_health},
+        conditions::{Health, READY, RECONCILING, Reason, find, truncated, with_health},
         v1alpha1::{
             BaseStatus, Build, FLUX_REQUESTED_AT, FileStatus, ImageStatus, LayerStatus, NO_CACHE_REQUESTED_AT,
             PlatformStatus, Progress, REQUESTED_AT, SourceStatus, StageStatus, Status,
@@ -41,16 +41,8 @@ impl Pass<'_> {
     pub(super) fn suspended(&self) -> Decision {
         let mut status = self.observed();
         status.progress = None;
-        let (health, reason, message) = match find(&self.status.conditions, READY) {
-            Some(ready) if ready.status == "True" => (Health::Current, Reason::Succeeded, ready.message.clone()),
-            _ => (Health::Current, Reason::Suspended, "suspended before an image was built".to_owned()),
-        };
-        if status.image.is_none() {
-            // Ready must not claim an image that does not exist; nothing is in progress either.
-            status.conditions.clear();
-            return Decision::Act(Box::new(Outcome { status, ..Outcome::deleting(self.facts.jobs.clone()) }));
-        }
-        self.act(status, health, reason, &message, Outcome::deleting(self.facts.jobs.clone()))
+        let message = "suspended before the image of this spec was built";
+        self.act(status, Health::Suspended, Reason::Suspended, message, Outcome::deleting(self.facts.jobs.clone()))
     }
 
     /// Nothing to do until the next poll, but to delete the Jobs of an operator that died after its last status. What
@@ -63,11 +55,24 @@ impl Pass<'_> {
         Decision::Act(Box::new(Outcome { status: self.status.clone(), requeue, ..rest }))
     }
 
-    /// A poll found what was there before.
+    /// What would be built is what was built last: by a poll, or after a change of the spec that changes no image.
     pub(super) fn nothing_new(&self, plan: &Plan) -> Decision {
-        let status = Status { last_check_time: Some(Time(self.now)), ..self.status.clone() };
-        let interval = Some(plan.interval);
-        Decision::Act(Box::new(Outcome { status, requeue: interval, ..Outcome::deleting(Vec::new()) }))
+        let mut status = Status { last_check_time: Some(Time(self.now)), progress: None, ..self.observed() };
+        status.conditions.retain(|condition| condition.type_ != RECONCILING);
+        if let Some(last) = &mut status.last_build {
+            last.generation = self.generation;
+        }
+        let rest = Outcome { requeue: plan.can_change().then_some(plan.interval), ..Outcome::deleting(Vec::new()) };
+        let ready = find(&self.status.conditions, READY);
+        match (&status.image, ready) {
+            (Some(image), Some(ready)) if status.last_build.as_ref().is_some_and(|last| last.succeeded) => {
+                // A suspension or a change of the interval may have left another word here, or another generation.
+                let unchanged = ready.status == "True" && ready.observed_generation == Some(self.generation);
+                let message = if unchanged { ready.message.clone() } else { built_message(image) };
+                self.act(status, Health::Current, Reason::Succeeded, &message, rest)
+            }
+            _ => Decision::Act(Box::new(Outcome { status, ..rest })),
+        }
     }
 
     /// Before a retry's time nothing is asked again.
@@ -98,8 +103,10 @@ impl Pass<'_> {
         }
         let retry_time = self.now.checked_add(wait).ok().map(Time);
         status.progress = Some(Progress { failures, retry_time, ..progress });
+        let poll = status.progress.as_ref().is_some_and(|progress| progress.poll);
+        let health = if poll { Health::Checking } else { Health::InProgress };
         let rest = Outcome { requeue: Some(wait), holds_slot: stages.live, ..Outcome::deleting(stages.stale.clone()) };
-        self.act(status, Health::InProgress, trouble.reason, &trouble.message, rest)
+        self.act(status, health, trouble.reason, &trouble.message, rest)
     }
 
     /// Stages run or wait.
@@ -179,7 +186,7 @@ impl Pass<'_> {
         status.base = Some(base);
         status.source = progress.revision.clone().map(|revision| SourceStatus { revision });
         status.stages.clone_from(&stages.status);
-        let message = format!("{} is {}", image.reference, image.display_size);
+        let message = built_message(&image);
         status.image = Some(image);
         let delete = self.facts.jobs.iter().filter(|job| !job.deleting).cloned().collect();
         let rest = Outcome { requeue: plan.can_change().then_some(plan.interval), ..Outcome::deleting(delete) };
@@ -233,7 +240,8 @@ impl Pass<'_> {
 
     /// Sets the conditions and, on a transition, an Event.
     fn act(&self, mut status: Status, health: Health, reason: Reason, message: &str, rest: Outcome) -> Decision {
-        let before = find(&self.status.conditions, READY).map(|ready| ready.reason.clone());
+        let spoken = if health == Health::Checking { RECONCILING } else { READY };
+        let before = find(&self.status.conditions, spoken).map(|condition| condition.reason.clone());
         status.conditions = with_health(&self.status.conditions, health, reason, message, self.generation, self.now);
         let same_image =
             status.image.as_ref().map(|image| &image.digest) == self.status.image.as_ref().map(|image| &image.digest);
@@ -257,6 +265,10 @@ impl Outcome {
             holds_slot: false,
         }
     }
+}
+
+fn built_message(image: &ImageStatus) -> String {
+    format!("{} is {}", image.reference, image.display_size)
 }
 
 fn building_message(running: &[&str], done: usize, total: usize) -> String {

@@ -154,6 +154,8 @@ pub struct Facts {
     pub slot: Option<Slot>,
     /// To [`Question::Publish`].
     pub published: Option<Result<Published, Trouble>>,
+    /// Why the API server did not take a Job that this pass wanted to start.
+    pub refused: Option<Trouble>,
 }
 
 /// All that a pass does.
@@ -218,7 +220,7 @@ impl Pass<'_> {
         if self.image.spec.suspend {
             return Ok(self.suspended());
         }
-        let Some((trigger, progress)) = self.trigger(&plan) else {
+        let Some(progress) = self.trigger(&plan) else {
             return Ok(self.idle(&plan));
         };
         if let Some(wait) = self.wait_for_retry(&progress) {
@@ -229,7 +231,7 @@ impl Pass<'_> {
         } else {
             match self.resolve(&plan, progress.clone())? {
                 Err(trouble) => return Ok(self.trouble(&plan, progress, &trouble)),
-                Ok(resolved) => match self.worth_building(&plan, trigger, resolved) {
+                Ok(resolved) => match self.worth_building(&plan, resolved) {
                     None => return Ok(self.nothing_new(&plan)),
                     Some(progress) => progress,
                 },

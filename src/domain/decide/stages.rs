@@ -215,6 +215,9 @@ impl<'a> Walk<'a> {
         let retried = |job: &&JobFact| self.startable.iter().any(|next| next.stage.name == job.stage);
         let stale = self.pass.facts.jobs.iter().filter(|job| !job.deleting && (!current(job) || retried(job)));
         self.stages.stale = stale.cloned().collect();
+        if self.stages.trouble.is_none() {
+            self.stages.trouble.clone_from(&self.pass.facts.refused);
+        }
         self.stages.complete = self.stages.artifacts.len() == self.plan.stages.len();
         if self.stages.failure.is_none() && self.stages.trouble.is_none() && !self.startable.is_empty() {
             self.start()?;

@@ -27,6 +27,7 @@ struct World {
     cached: Option<Vec<Key>>,
     slot: Slot,
     published: Result<Published, Trouble>,
+    refused: Option<Trouble>,
     now: i64,
     asked: Vec<Question>,
 }
@@ -65,6 +66,7 @@ impl World {
             cached: Some(Vec::new()),
             slot: Slot::Granted,
             published: Ok(published),
+            refused: None,
             now: 1_000_000,
             asked: Vec::new(),
         }
@@ -91,7 +93,7 @@ impl World {
     /// One pass: answers until something is done, and takes over status and deletions as the cluster would.
     fn pass(&mut self) -> Outcome {
         self.asked.clear();
-        let mut facts = Facts { jobs: self.jobs.clone(), ..Facts::default() };
+        let mut facts = Facts { jobs: self.jobs.clone(), refused: self.refused.clone(), ..Facts::default() };
         let now = Timestamp::from_second(self.now).unwrap();
         for _ in 0..20 {
             match decide(&self.image, &facts, &Settings::default(), now) {
@@ -171,7 +173,7 @@ impl World {
 
 fn layer() -> Layer {
     Layer {
-        media_type: crate::domain::image::LAYER_TYPE.into(),
+        media_type: crate::domain::media_type::LAYER.into(),
         digest: Digest::of(b"layer"),
         compressed_size: 800_000,
         diff_id: Digest::of(b"unpacked"),
@@ -327,6 +329,45 @@ fn what_a_poll_finds_is_the_reason_of_the_build() {
     world.images.as_mut().unwrap().manifest_digest = Digest::of(b"newer");
     assert_eq!(world.pass().start.len(), 1);
     assert_eq!(world.status().progress.as_ref().unwrap().reason, BuildReason::BuilderChanged);
+}
+
+#[test]
+fn a_poll_that_fails_leaves_ready_alone_and_ends_without_a_trace() {
+    let mut world = World::built();
+    let before = world.status().clone();
+    world.now += 3600;
+    world.revision = Err(trouble(Reason::SourceUnavailable));
+    let outcome = world.pass();
+    assert_eq!(world.ready(), ("True".into(), "Succeeded".into()));
+    assert!(world.has(RECONCILING) && outcome.events[0].warning);
+    world.now += 10;
+    world.revision = World::new().revision;
+    let outcome = world.pass();
+    assert!(outcome.start.is_empty() && outcome.events.is_empty());
+    let after = world.status().clone();
+    assert_eq!(Status { last_check_time: before.last_check_time.clone(), ..after }, before);
+}
+
+#[test]
+fn a_change_that_changes_no_image_is_no_build() {
+    let mut world = World::built();
+    world.change_spec("/interval", json!("1h"));
+    let outcome = world.pass();
+    assert!(outcome.start.is_empty() && outcome.events.is_empty());
+    assert!(!world.asked_for(|q| matches!(q, Question::Publish(_))));
+    assert_eq!((world.status().observed_generation, world.status().history.len()), (2, 1));
+    assert_eq!(find(&world.status().conditions, READY).unwrap().observed_generation, Some(2));
+    world.pass();
+    assert_eq!(world.asked, []);
+}
+
+#[test]
+fn a_job_that_the_api_server_refuses_is_a_reason() {
+    let mut world = World::new();
+    world.refused = Some(trouble(Reason::PodRejected));
+    let outcome = world.pass();
+    assert!(outcome.start.is_empty() && outcome.requeue.is_some());
+    assert_eq!(world.ready(), ("False".into(), "PodRejected".into()));
 }
 
 #[test]
@@ -547,6 +588,7 @@ fn suspending_ends_the_build_and_keeps_the_image() {
     assert_eq!((outcome.start.len(), outcome.delete.len(), outcome.requeue), (0, 1, None));
     assert!(world.status().image.is_some());
     assert!(!world.has(RECONCILING));
+    assert_eq!(world.ready(), ("False".into(), "Suspended".into()));
     world.change_spec("/suspend", json!(false));
     assert_eq!(world.pass().start.len(), 1);
 }

@@ -15,27 +15,16 @@ use crate::{
 
 use super::{Pass, ResolvedImage, pinned_digest, pins_of};
 
-/// What made this pass look for a build.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Trigger {
-    /// A build is in hand.
-    InHand,
-    /// A new resource, a new spec or a request: build whatever has changed.
-    Asked,
-    /// The interval is over: build only what has changed.
-    Poll,
-}
-
 impl Pass<'_> {
     /// The build in hand or the one to begin; none when there is no cause.
-    pub(super) fn trigger(&self, plan: &Plan) -> Option<(Trigger, Progress)> {
+    pub(super) fn trigger(&self, plan: &Plan) -> Option<Progress> {
         let request = self.annotation(REQUESTED_AT).or_else(|| self.annotation(FLUX_REQUESTED_AT));
         let requested = request.is_some() && request != self.status.last_handled_requested_at.as_ref();
         let no_cache = self.annotation(NO_CACHE_REQUESTED_AT);
         let no_cache = no_cache.filter(|value| Some(*value) != self.status.last_handled_no_cache_requested_at.as_ref());
         let asked = |reason, message: &str| {
             let progress = self.new_progress(reason, message);
-            Some((Trigger::Asked, Progress { no_cache: no_cache.cloned(), ..progress }))
+            Some(Progress { no_cache: no_cache.cloned(), ..progress })
         };
         if no_cache.is_some() {
             return asked(BuildReason::Requested, "a build without cached artifacts was requested by annotation");
@@ -44,9 +33,8 @@ impl Pass<'_> {
             return asked(BuildReason::Requested, "a build was requested by annotation");
         }
         match &self.status.progress {
-            Some(progress) if progress.generation == self.generation => {
-                return Some((Trigger::InHand, progress.clone()));
-            }
+            Some(progress) if progress.generation == self.generation => return Some(progress.clone()),
+            Some(progress) if progress.poll => {}
             Some(_) => return asked(BuildReason::SpecChanged, "the spec changed during a build"),
             None => {}
         }
@@ -56,7 +44,7 @@ impl Pass<'_> {
                 asked(BuildReason::SpecChanged, &format!("the spec changed to generation {}", self.generation))
             }
             Some(_) if self.until_poll(plan) == Some(Duration::ZERO) => {
-                Some((Trigger::Poll, self.new_progress(BuildReason::SourceChanged, "")))
+                Some(Progress { poll: true, ..self.new_progress(BuildReason::SourceChanged, "") })
             }
             Some(_) => None,
         }
@@ -89,13 +77,17 @@ impl Pass<'_> {
         }
     }
 
-    /// The resolved build with the reason that shows in status; none when a poll found nothing new.
-    pub(super) fn worth_building(&self, plan: &Plan, trigger: Trigger, progress: Progress) -> Option<Progress> {
-        let Some(last) = self.status.last_build.as_ref().filter(|_| trigger == Trigger::Poll) else {
+    /// The resolved build with the reason that shows in status; none when what it would build is what was built last.
+    pub(super) fn worth_building(&self, plan: &Plan, progress: Progress) -> Option<Progress> {
+        let Some(last) = self.status.last_build.as_ref().filter(|_| progress.reason != BuildReason::Requested) else {
             return Some(progress);
         };
-        if plan.inputs(&self.image.spec, &pins_of(&progress)).to_string() == last.inputs {
+        let same = plan.inputs(&self.image.spec, &pins_of(&progress)).to_string() == last.inputs;
+        if same && (progress.poll || last.succeeded) {
             return None;
+        }
+        if !progress.poll {
+            return Some(progress);
         }
         let base = plan.base.as_ref().and_then(|base| pinned_digest(&progress, base));
         let known_base = self.status.base.as_ref().and_then(|base| base.digest.clone());
@@ -107,7 +99,7 @@ impl Pass<'_> {
         } else {
             (BuildReason::BuilderChanged, "a builder image's tag points to another image".to_owned())
         };
-        Some(Progress { reason, message, ..progress })
+        Some(Progress { reason, message, poll: false, ..progress })
     }
 }
 

@@ -240,10 +240,15 @@ impl Plan {
     /// A hash over all that decides the image's bytes and names: equal inputs need no build.
     #[must_use]
     pub fn inputs(&self, spec: &MinimalImageSpec, pins: &Pins) -> Digest {
-        // The spec as JSON covers every field; those that do not change the image cost at most a look into the cache.
-        let spec = serde_json::to_vec(&(&spec.source, &spec.stages, &spec.image, &spec.destination, &spec.platforms));
-        let pins = format!("{:?} {:?}", pins.revision, pins.images);
-        Digest::of(&[&spec.unwrap_or_default()[..], pins.as_bytes()].concat())
+        // The whole spec but what says when and how much is remembered: a field that is forgotten here costs at most a
+        // look into the cache.
+        let mut spec = serde_json::to_value(spec).unwrap_or_default();
+        if let Some(spec) = spec.as_object_mut() {
+            for field in ["interval", "suspend", "successfulHistoryLimit", "failedHistoryLimit"] {
+                spec.remove(field);
+            }
+        }
+        Digest::of(format!("{spec} {:?} {:?}", pins.revision, pins.images).as_bytes())
     }
 }
 

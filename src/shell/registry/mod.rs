@@ -38,14 +38,6 @@ use crate::{
     shell::net::{Http, NetError},
 };
 
-/// Media type of an OCI image index.
-pub const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
-/// Media type of an OCI image manifest.
-pub const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
-/// Media type of Docker's manifest list.
-pub const DOCKER_INDEX_TYPE: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
-/// Media type of Docker's image manifest, schema 2.
-pub const DOCKER_MANIFEST_TYPE: &str = "application/vnd.docker.distribution.manifest.v2+json";
 /// No manifest may be larger (OCI distribution-spec, "Pushing Manifests").
 pub const MANIFEST_LIMIT: usize = 4 << 20;
 

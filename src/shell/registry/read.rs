@@ -5,13 +5,16 @@ use reqwest::{Method, Response, StatusCode, header};
 use serde::Deserialize;
 
 use super::{
-    Client, DOCKER_INDEX_TYPE, DOCKER_MANIFEST_TYPE, INDEX_TYPE, MANIFEST_LIMIT, MANIFEST_TYPE, Manifest,
+    Client, MANIFEST_LIMIT, Manifest,
     error::RegistryError,
     token::{Access, Scope},
     transport::{Call, Endpoint, drain},
 };
 use crate::{
-    domain::value::{Descriptor, Digest, Reference, Repository},
+    domain::{
+        media_type,
+        value::{Descriptor, Digest, Reference, Repository},
+    },
     shell::net,
 };
 
@@ -138,7 +141,8 @@ impl Client {
         reference: &Reference,
     ) -> Result<Option<Response>, RegistryError> {
         let url = endpoint.url(&format!("manifests/{}", reference.manifest_name()), &access.what)?;
-        let accept = [INDEX_TYPE, MANIFEST_TYPE, DOCKER_INDEX_TYPE, DOCKER_MANIFEST_TYPE].join(", ");
+        let accept =
+            [media_type::INDEX, media_type::MANIFEST, media_type::DOCKER_INDEX, media_type::DOCKER_MANIFEST].join(", ");
         let call = Call::new(method, url).header(header::ACCEPT, &accept);
         let response = self.send(endpoint, access, &call).await?;
         match response.status() {
@@ -173,7 +177,7 @@ async fn read_manifest(
     }
     // What the document says of itself is covered by its digest, unlike the header.
     let said = kind.media_type.or(content_type.filter(|said| said.contains("manifest") || said.contains("index")));
-    let fallback = if kind.manifests.is_some() { INDEX_TYPE } else { MANIFEST_TYPE };
+    let fallback = if kind.manifests.is_some() { media_type::INDEX } else { media_type::MANIFEST };
     Ok(Manifest { media_type: said.unwrap_or_else(|| fallback.into()), digest, bytes })
 }
 

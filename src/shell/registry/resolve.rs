@@ -4,10 +4,11 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use serde::Deserialize;
 
-use super::{
-    Client, DOCKER_INDEX_TYPE, DOCKER_MANIFEST_TYPE, INDEX_TYPE, MANIFEST_LIMIT, MANIFEST_TYPE, Manifest, RegistryError,
+use super::{Client, MANIFEST_LIMIT, Manifest, RegistryError};
+use crate::domain::{
+    media_type,
+    value::{Descriptor, Digest, Platform, Reference},
 };
-use crate::domain::value::{Descriptor, Digest, Platform, Reference};
 
 /// Indexes within indexes: build tools that attach documents make two levels.
 const MOST_LEVELS: u32 = 3;
@@ -109,8 +110,8 @@ impl Client {
         Box::pin(async move {
             let what = reference.to_string();
             match found.media_type.as_str() {
-                MANIFEST_TYPE | DOCKER_MANIFEST_TYPE => return Ok(Some(found)),
-                INDEX_TYPE | DOCKER_INDEX_TYPE => {}
+                media_type::MANIFEST | media_type::DOCKER_MANIFEST => return Ok(Some(found)),
+                media_type::INDEX | media_type::DOCKER_INDEX => {}
                 other => {
                     let other: String = other.chars().filter(char::is_ascii_graphic).take(100).collect();
                     return Err(RegistryError::invalid(&what, format!("it is no image but {other}")));
@@ -178,7 +179,7 @@ fn candidates(index: Index, platform: &Platform, search: &mut Search) -> Vec<Dig
             }
             None if matches!(
                 entry.media_type.as_str(),
-                INDEX_TYPE | DOCKER_INDEX_TYPE | MANIFEST_TYPE | DOCKER_MANIFEST_TYPE
+                media_type::INDEX | media_type::DOCKER_INDEX | media_type::MANIFEST | media_type::DOCKER_MANIFEST
             ) =>
             {
                 ranked.push((u32::MAX, digest));

@@ -1,0 +1,44 @@
+//! Every example in the repository, as its README says, with the names of the test cluster.
+
+use std::{fs, process::Command};
+
+use serde_json::Value;
+
+use crate::fixture::World;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// The manifest of an example, its public names replaced by the cluster's.
+fn manifest(name: &str) -> Value {
+    let output = Command::new(format!("{ROOT}/tests/examples")).args(["show", name]).output().expect("tests/examples");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_saphyr::from_str(&String::from_utf8(output.stdout).unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn every_example_becomes_an_image_that_does_what_its_readme_says() {
+    let world = World::new("examples").await;
+    let mut names: Vec<_> =
+        fs::read_dir(format!("{ROOT}/examples")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    for name in names.iter().filter_map(|name| name.to_str()) {
+        let (prints, most) = match name {
+            "go" => (None, 1_900_000),
+            "two-builders" => (None, 6_000_000),
+            "chain" => (Some("IMAGES\nSAFE\nSMALL\n"), 2_000_000),
+            "base-image" => (Some("world\n"), 20_000_000),
+            "java" => (Some("hello from Java 17\n"), 500_000_000),
+            other => panic!("say here what the example {other} does"),
+        };
+        let manifest = manifest(name);
+        let resource = manifest["metadata"]["name"].as_str().unwrap();
+        world.apply(resource, manifest["spec"].clone()).await;
+        let image = world.ready(resource).await.image.unwrap();
+        println!("{name}: {}", image.display_size);
+        assert!(image.size <= most, "{name} has {} bytes", image.size);
+        if let Some(prints) = prints {
+            let printed = world.run(name, &image.reference).await;
+            assert!(printed.contains(prints), "{name}: {printed}");
+        }
+    }
+}
