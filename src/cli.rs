@@ -51,6 +51,10 @@ pub struct OperatorArgs {
     /// Watch this namespace alone. Default: all.
     #[arg(long, env = "MINIMALIMAGE_WATCH_NAMESPACE")]
     pub watch_namespace: Option<String>,
+    /// Watch only MinimalImages whose labels this selector matches, for example `team=a` or `!experimental`: several
+    /// operators can share a cluster so, each with a namespace of its own. Default: all.
+    #[arg(long, env = "MINIMALIMAGE_SELECTOR")]
+    pub selector: Option<String>,
     /// YAML file: registry host → plainHttp, caCertificates (PEM), mirrors.
     #[arg(long, env = "MINIMALIMAGE_REGISTRIES_FILE")]
     pub registries_file: Option<PathBuf>,

@@ -19,6 +19,7 @@ use crate::{
     },
     shell::{
         collect::{self, CollectError, Scope, collect},
+        net::carried_roots,
         signals::Termination,
         socket::{Channel, SocketError},
         steps::{Interrupt, Steps, TERMINATED},
@@ -215,11 +216,11 @@ fn make_home(root: &Path) -> PathBuf {
     })
 }
 
-/// A file with the image's own CA certificates and `pem`.
+/// A file with the image's own CA certificates, or the usual ones where it has none, and `pem`.
 fn ca_file(settings: &WrapperSettings, pem: &str) -> anyhow::Result<PathBuf> {
     let own = CA_BUNDLES.iter().find_map(|bundle| fs::read_to_string(settings.root.join(bundle)).ok());
     let path = settings.socket.with_file_name("ca.pem");
-    fs::write(&path, format!("{}\n{pem}", own.unwrap_or_default()))
+    fs::write(&path, format!("{}\n{pem}", own.unwrap_or_else(carried_roots)))
         .with_context(|| format!("failed to write {}", path.display()))?;
     Ok(path)
 }

@@ -162,6 +162,14 @@ fn pod_state(pod: &Pod) -> JobState {
                 return failed(Reason::OutOfMemory, message, build, at, false);
             }
             Some("StartError" | "ContainerCannotRun") => {
+                // An agent that fails at once leaves the build container nothing to start from.
+                let cause = agent.and_then(agent_message).and_then(|message| message.failure);
+                let own = |cause: &AgentFailure| {
+                    !matches!(cause.reason, FailureReason::BuildInterrupted | FailureReason::Internal)
+                };
+                if let Some(cause) = cause.filter(own) {
+                    return agent_ended(Some(cause), None, at);
+                }
                 let detail = terminated.message.clone().unwrap_or_default();
                 let message = format!("the builder image cannot be started: {}", truncated(&detail, 400));
                 return failed(Reason::PodRejected, &message, None, at, false);
@@ -169,8 +177,16 @@ fn pod_state(pod: &Pod) -> JobState {
             _ => {}
         }
     }
-    if agent.is_some_and(is_terminated) && !build.is_some_and(is_running) {
-        return agent_ended(agent.and_then(agent_message).and_then(|message| message.failure), build, at);
+    if agent.is_some_and(is_terminated) {
+        let failure = agent.and_then(agent_message).and_then(|message| message.failure);
+        // Only after its own failure has the build container last words; otherwise nothing that it does counts any more.
+        let has_words = failure.as_ref().is_some_and(|failure| {
+            use FailureReason::{ArtifactPathMissing, BuildInterrupted, StepFailed};
+            matches!(failure.reason, StepFailed | ArtifactPathMissing | BuildInterrupted)
+        });
+        if !(has_words && build.is_some_and(is_running)) {
+            return agent_ended(failure, build, at);
+        }
     }
     if status.phase.as_deref() == Some("Failed") {
         return interrupted("the Pod failed before the agent had given its result", at);

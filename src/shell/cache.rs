@@ -41,19 +41,23 @@ impl Cache {
         let Some(digest) = verified_artifact(&record.bytes, key, &self.repository, &self.public_key) else {
             return Ok(None);
         };
-        let present = self.client.head(&self.repository.pinned(digest)).await?;
+        let present = self.client.head_at_origin(&self.repository.pinned(digest)).await?;
         Ok(present.map(|_| digest))
     }
 
-    /// The artifact that `find` leads to, layers not fetched.
+    /// The artifact that `find` leads to, if all its layers are there; they are not fetched.
     ///
     /// # Errors
     /// When the repository is not accessible.
     pub async fn lookup(&self, key: &Key) -> Result<Option<Artifact>, RegistryError> {
         let Some(digest) = self.find(key).await? else { return Ok(None) };
         match self.read(digest).await {
+            Ok((artifact, _)) => {
+                let layers = artifact.layers.iter().map(|layer| self.client.has_blob(&self.repository, layer.digest));
+                let complete = futures::future::try_join_all(layers).await?.into_iter().all(|present| present);
+                Ok(complete.then_some(artifact))
+            }
             // A damaged artifact is no artifact: the stage runs again and replaces it.
-            Ok((artifact, _)) => Ok(Some(artifact)),
             Err(RegistryError::NotFound { .. } | RegistryError::Invalid { .. }) => Ok(None),
             Err(error) => Err(error),
         }

@@ -1,6 +1,7 @@
 //! Reads what copy items name below a root directory into a [`FileTree`]. Decides nothing about what a layer may hold.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsStr,
     fs::{self, Metadata},
     io::{self, Read, Write},
@@ -92,7 +93,11 @@ pub fn collect(
     parents: Parents,
     scope: Scope,
 ) -> Result<FileTree<PathBuf>, CollectError> {
-    let mut collector = Collector { root, scope, tree: FileTree::new(parents) };
+    let mounted = match scope {
+        Scope::Container => mounted_files(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()),
+        Scope::Source => BTreeSet::new(),
+    };
+    let mut collector = Collector { root, scope, mounted, tree: FileTree::new(parents) };
     for item in items {
         collector.item(item)?;
     }
@@ -122,6 +127,8 @@ pub fn write(tree: &FileTree<PathBuf>, sink: impl Write) -> Result<Digest, Colle
 struct Collector<'a> {
     root: &'a Path,
     scope: Scope,
+    /// Files that the kubelet has mounted, like /etc/hosts with the Pod's address: not the stage's, different in each run.
+    mounted: BTreeSet<PathBuf>,
     tree: FileTree<PathBuf>,
 }
 
@@ -169,7 +176,7 @@ impl Collector<'_> {
             let target = below(destination, &name);
             if metadata.is_dir() {
                 self.directory(item, &inner, &metadata, &target)?;
-            } else {
+            } else if !self.mounted.contains(&inner) {
                 self.insert(item, &inner, &metadata, target)?;
             }
         }
@@ -296,6 +303,12 @@ impl Collector<'_> {
         self.scope == Scope::Container
             && path.strip_prefix(self.root).is_ok_and(|path| LEFT_OUT.iter().any(|out| path == Path::new(out)))
     }
+}
+
+/// The mount points in `mountinfo` (proc(5)) that are no directories.
+fn mounted_files(mountinfo: &str) -> BTreeSet<PathBuf> {
+    let points = mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
+    points.filter(|point| fs::symlink_metadata(point).is_ok_and(|metadata| !metadata.is_dir())).collect()
 }
 
 fn matcher(source: &str, pattern: &str) -> Result<GlobMatcher, CollectError> {

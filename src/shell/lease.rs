@@ -51,13 +51,15 @@ impl Candidate {
     /// Renews the Lease; returns when it is lost.
     pub async fn keep(&mut self) {
         let mut renewed = Instant::now();
-        while renewed.elapsed() < RENEW_DEADLINE {
+        loop {
             tokio::time::sleep(RETRY).await;
-            match tokio::time::timeout(RETRY * 2, self.attempt()).await {
-                Ok(Ok(true)) => renewed = Instant::now(),
-                Ok(Ok(false)) => return,
+            let asked = Instant::now();
+            let left = RENEW_DEADLINE.saturating_sub(renewed.elapsed());
+            match tokio::time::timeout(left, self.attempt()).await {
+                // Counted from before the question: the answer may have taken long.
+                Ok(Ok(true)) => renewed = asked,
+                Ok(Ok(false)) | Err(_) => return,
                 Ok(Err(error)) => tracing::warn!(%error, "failed to renew the lease"),
-                Err(_) => tracing::warn!("failed to renew the lease in time"),
             }
         }
     }

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt as _, future::BoxFuture};
 use reqwest::{
@@ -265,6 +266,17 @@ fn usual_roots() -> rustls::RootCertStore {
     roots
 }
 
+/// The roots carried in the binary as PEM, for tools in images that have none.
+#[must_use]
+pub fn carried_roots() -> String {
+    let pem = |certificate: &CertificateDer| {
+        let text = STANDARD.encode(certificate);
+        let lines: Vec<_> = text.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
+        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+    };
+    webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().map(pem).collect()
+}
+
 fn trust(roots: &mut rustls::RootCertStore, pem: Option<&str>, what: &str) -> Result<(), NetError> {
     let Some(pem) = pem else { return Ok(()) };
     let refuse = |problem: String| NetError::Settings(format!("{what} are not PEM: {problem}"));
@@ -329,6 +341,14 @@ mod tests {
 
     fn get(url: &str) -> Request {
         Request::new(reqwest::Method::GET, url.parse().unwrap())
+    }
+
+    #[test]
+    fn the_carried_roots_are_pem_that_tools_can_read() {
+        let text = carried_roots();
+        let read: Vec<_> = CertificateDer::pem_slice_iter(text.as_bytes()).map(Result::unwrap).collect();
+        assert_eq!(read, webpki_root_certs::TLS_SERVER_ROOT_CERTS);
+        assert!(text.lines().all(|line| line.len() <= 64));
     }
 
     #[tokio::test]

@@ -173,11 +173,7 @@ async fn a_changed_spec_replaces_the_running_build_and_its_late_result_is_never_
     let world = World::new("race").await;
     let repository = world.repository("app");
     world.apply("app", spec("sleep 2; echo old > out", &repository)).await;
-    world
-        .until("app", "a running stage", |image| {
-            image.status.iter().flat_map(|status| &status.stages).any(|stage| format!("{:?}", stage.state) == "Running")
-        })
-        .await;
+    world.running("app").await;
     world.apply("app", spec("echo new > out", &repository)).await;
     let status = world.ready("app").await;
     assert_eq!(status.history.len(), 1, "the old build never ended");
@@ -188,16 +184,8 @@ async fn a_changed_spec_replaces_the_running_build_and_its_late_result_is_never_
 async fn deleting_the_resource_takes_its_pods_along() {
     let world = World::new("delete").await;
     world.apply("app", spec("sleep 300", &world.repository("app"))).await;
-    world
-        .until("app", "a running stage", |image| {
-            image.status.iter().flat_map(|status| &status.stages).any(|stage| format!("{:?}", stage.state) == "Running")
-        })
-        .await;
+    world.running("app").await;
     let images = world.api::<minimalimage::api::v1alpha1::MinimalImage>();
     images.delete("app", &kube::api::DeleteParams::default()).await.unwrap();
-    let deadline = std::time::Instant::now() + std::time::Duration::from_mins(1);
-    while !world.api::<Pod>().list(&ListParams::default()).await.unwrap().items.is_empty() {
-        assert!(std::time::Instant::now() < deadline, "Pods are left");
-        tokio::task::yield_now().await;
-    }
+    world.no_pods().await;
 }

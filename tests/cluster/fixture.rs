@@ -20,10 +20,12 @@ use kube::{
 };
 use minimalimage::api::{
     conditions::{READY, RECONCILING, STALLED, find},
-    v1alpha1::{MinimalImage, Status},
+    v1alpha1::{MinimalImage, StageState, Status},
 };
 use serde_json::{Value, json};
 
+/// By this label a resource belongs to an operator that a test started itself; the installed one leaves it alone.
+pub(crate) const TEST_OPERATOR: &str = "minimalimage.dev/test-operator";
 /// Longer than any build here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(150);
 
@@ -31,6 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(150);
 pub(crate) struct World {
     pub(crate) client: Client,
     pub(crate) namespace: String,
+    /// Whether MinimalImages are for an operator that the test starts, and not for the installed one.
+    pub(crate) own_operator: bool,
 }
 
 /// What the scripts of the test cluster export; without it a cluster test cannot run, and fails.
@@ -44,6 +48,13 @@ impl World {
         Self::with_security(test, "restricted").await
     }
 
+    /// A namespace whose MinimalImages the installed operator leaves alone.
+    pub(crate) async fn with_own_operator(test: &str) -> Self {
+        let mut world = Self::new(test).await;
+        world.own_operator = true;
+        world
+    }
+
     pub(crate) async fn with_security(test: &str, level: &str) -> Self {
         let _first = rustls::crypto::ring::default_provider().install_default();
         setting("KUBECONFIG");
@@ -54,7 +65,7 @@ impl World {
         }))
         .unwrap();
         Api::all(client.clone()).create(&PostParams::default(), &object).await.expect("a namespace");
-        let world = Self { client, namespace };
+        let world = Self { client, namespace, own_operator: false };
         world.await_service_account().await;
         world
     }
@@ -83,10 +94,13 @@ impl World {
     }
 
     pub(crate) async fn try_apply(&self, name: &str, spec: Value) -> kube::Result<MinimalImage> {
-        let object = json!({
+        let mut object = json!({
             "apiVersion": "minimalimage.dev/v1alpha1", "kind": "MinimalImage",
             "metadata": {"name": name}, "spec": spec
         });
+        if self.own_operator {
+            object["metadata"]["labels"] = json!({TEST_OPERATOR: self.namespace});
+        }
         let params = PatchParams::apply("test").force();
         self.api::<MinimalImage>().patch(name, &params, &Patch::Apply(object)).await
     }
@@ -133,28 +147,56 @@ impl World {
 
     /// The resource once `done` says so; what it was last, when that never comes.
     pub(crate) async fn until(&self, name: &str, what: &str, done: impl Fn(&MinimalImage) -> bool) -> MinimalImage {
+        self.until_any(name, what, done).await
+    }
+
+    /// The same for any object.
+    pub(crate) async fn until_any<K>(&self, name: &str, what: &str, done: impl Fn(&K) -> bool) -> K
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+            + serde::de::DeserializeOwned
+            + serde::Serialize
+            + Clone
+            + std::fmt::Debug
+            + Send
+            + 'static,
+    {
         let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-        let stream = watcher(self.api::<MinimalImage>(), config).applied_objects();
+        let stream = watcher(self.api::<K>(), config).applied_objects();
         futures::pin_mut!(stream);
         let mut last = None;
         let found = tokio::time::timeout(PATIENCE, async {
-            while let Some(image) = stream.try_next().await.unwrap() {
-                if done(&image) {
-                    return image;
+            while let Some(object) = stream.try_next().await.unwrap() {
+                if done(&object) {
+                    return object;
                 }
-                last = Some(image);
+                last = Some(object);
             }
             unreachable!("a watch has no end")
         })
         .await;
         found.unwrap_or_else(|_| {
-            let status = last.and_then(|image| image.status);
-            panic!(
-                "{}/{name}: {what} did not come; the last status:\n{}",
-                self.namespace,
-                serde_json::to_string_pretty(&status).unwrap()
-            )
+            let last = serde_json::to_value(&last).unwrap();
+            let shown = last.get("status").unwrap_or(&last);
+            panic!("{}/{name}: {what} did not come; what it was last:\n{shown:#}", self.namespace)
         })
+    }
+
+    /// Waits until a stage runs.
+    pub(crate) async fn running(&self, name: &str) -> MinimalImage {
+        let running = |image: &MinimalImage| {
+            let mut stages = image.status.iter().flat_map(|status| &status.stages);
+            stages.any(|stage| stage.state == StageState::Running)
+        };
+        self.until(name, "a running stage", running).await
+    }
+
+    /// Waits until no build Pod is left.
+    pub(crate) async fn no_pods(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.api::<Pod>().list(&ListParams::default()).await.unwrap().items.is_empty() {
+            assert!(Instant::now() < deadline, "Pods are left");
+        }
     }
 
     /// The status once the image of the current generation is ready.
@@ -266,6 +308,25 @@ fn git(directory: &std::path::Path, args: &[&str]) -> String {
         .expect("git");
     assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// The text of one file of an image.
+pub(crate) fn file_in(image: &str, path: &str) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let archive = directory.path().join("image.tar");
+    let crane = Command::new("crane").args(["export", "--insecure", image]).arg(&archive).output().expect("crane");
+    assert!(crane.status.success(), "crane export {image}: {}", String::from_utf8_lossy(&crane.stderr));
+    let tar = Command::new("tar").args(["--extract", "--to-stdout", "--file"]).arg(&archive).arg(path).output();
+    let tar = tar.expect("tar");
+    assert!(tar.status.success(), "{path} of {image}: {}", String::from_utf8_lossy(&tar.stderr));
+    String::from_utf8(tar.stdout).unwrap()
+}
+
+/// Runs kubectl in a namespace and gives what it prints.
+pub(crate) fn kubectl(world: &World, args: &[&str]) -> String {
+    let output = Command::new("kubectl").args(["--namespace", &world.namespace]).args(args).output().expect("kubectl");
+    assert!(output.status.success(), "kubectl {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// A builder image of the test cluster.

@@ -4,8 +4,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
 
 mod bases;
+mod between;
 mod builds;
 mod examples;
 mod failures;
 mod fixture;
 mod graphs;
+mod operator;
+mod presentation;
+mod queue;
+mod restarts;
+mod settings;

@@ -77,8 +77,8 @@ pub struct MinimalImageSpec {
     #[schemars(length(max = 8))]
     pub image_pull_secrets: Vec<LocalReference>,
 
-    /// ServiceAccount of the build Pods. Its API token is never mounted; its image pull secrets are used.
-    /// Default: the namespace's default ServiceAccount.
+    /// ServiceAccount of the build Pods. Its API token is never mounted; its image pull secrets are used where
+    /// `imagePullSecrets` names none. Default: the namespace's default ServiceAccount.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub service_account_name: Option<String>,

@@ -8,12 +8,12 @@ mod setup;
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::ListParams,
-    runtime::{Controller, controller, reflector::ObjectRef, watcher},
+    runtime::{Controller, WatchStreamExt, controller, reflector, reflector::ObjectRef, watcher},
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -47,7 +47,7 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
     let health = Health::default();
     let server = tokio::spawn(health::serve(args.address, health.clone(), stop.clone().cancelled_owned()));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), agent_image = args.agent_image, "starting");
-    wait_for_crd(&client, &args, &stop).await;
+    wait_for_crd(&client, &args, &stop).await?;
     health.set_ready();
     let mut candidate = Candidate::new(client.clone(), &args.namespace, LEASE, identity());
     if args.leader_elect {
@@ -79,16 +79,18 @@ async fn control(
     woken: impl futures::Stream<Item = ImageId> + Send + 'static,
     stop: CancellationToken,
 ) {
-    fn api<K>(args: &OperatorArgs, client: &Client) -> Api<K>
-    where
-        K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
-    {
-        let all = || Api::all(client.clone());
-        args.watch_namespace.as_ref().map_or_else(all, |namespace| Api::namespaced(client.clone(), namespace))
-    }
     let ours = watcher::Config::default().labels(&format!("{}={}", MANAGED_BY.0, MANAGED_BY.1));
+    let selected = watcher::Config { label_selector: args.selector.clone(), ..watcher::Config::default() };
     let config = controller::Config::default().concurrency(CONCURRENCY);
-    Controller::new(api::<MinimalImage>(args, &client), watcher::Config::default())
+    // Without a finalizer nobody is asked about a deletion: it is heard of here, or when an owned Job goes.
+    let gone = Arc::clone(&operator);
+    let (store, writer) = reflector::store();
+    let images = reflector(writer, watcher(api::<MinimalImage>(args, &client), selected)).inspect_ok(move |event| {
+        if let watcher::Event::Delete(image) = event {
+            gone.forget(&reconcile::id(image));
+        }
+    });
+    Controller::for_stream(images.default_backoff().applied_objects(), store)
         .with_config(config)
         .owns(api::<Job>(args, &client), ours.clone())
         .watches(api::<Pod>(args, &client), ours, image_of_pod)
@@ -97,7 +99,6 @@ async fn control(
         .run(reconcile::reconcile, reconcile::error_policy, Arc::clone(&operator))
         .for_each(|result| {
             match result {
-                // Without a finalizer this is how we hear of a deletion: its Jobs go, and there is no resource for them.
                 Err(controller::Error::ObjectNotFound(gone)) => {
                     let namespace = gone.namespace.unwrap_or_default();
                     operator.forget(&ImageId { namespace, name: gone.name });
@@ -112,6 +113,15 @@ async fn control(
         .await;
 }
 
+/// What is watched: one namespace or all.
+fn api<K>(args: &OperatorArgs, client: &Client) -> Api<K>
+where
+    K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+{
+    let all = || Api::all(client.clone());
+    args.watch_namespace.as_ref().map_or_else(all, |namespace| Api::namespaced(client.clone(), namespace))
+}
+
 /// The MinimalImage of one of our Pods: a label says its name, for a Pod is owned by its Job.
 fn image_of_pod(pod: Pod) -> Option<ObjectRef<MinimalImage>> {
     let name = pod.labels().get(IMAGE_LABEL)?;
@@ -119,18 +129,22 @@ fn image_of_pod(pod: Pod) -> Option<ObjectRef<MinimalImage>> {
 }
 
 /// Until the API server knows the resource there is nothing to watch.
-async fn wait_for_crd(client: &Client, args: &OperatorArgs, stop: &CancellationToken) {
-    let images: Api<MinimalImage> = match &args.watch_namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    };
-    while let Err(error) = images.list(&ListParams::default().limit(1)).await {
+async fn wait_for_crd(client: &Client, args: &OperatorArgs, stop: &CancellationToken) -> anyhow::Result<()> {
+    let images: Api<MinimalImage> = api(args, client);
+    let one = ListParams { label_selector: args.selector.clone(), ..ListParams::default() }.limit(1);
+    while let Err(error) = images.list(&one).await {
+        if let (kube::Error::Api(status), Some(selector)) = (&error, &args.selector)
+            && status.code == 400
+        {
+            anyhow::bail!("--selector {selector} is not a label selector: {}", status.message);
+        }
         tracing::warn!(%error, "unable to list MinimalImages: is the CRD installed?");
         tokio::select! {
             () = tokio::time::sleep(Duration::from_secs(3)) => {}
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => return Ok(()),
         }
     }
+    Ok(())
 }
 
 fn identity() -> String {

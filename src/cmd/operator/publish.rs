@@ -79,7 +79,7 @@ impl Answers<'_> {
     ) -> Result<(), RegistryError> {
         let to = &publication.repository;
         let pinned = to.pinned(image.digest);
-        if clients.destination.head(&pinned).await?.is_some() {
+        if clients.destination.head_at_origin(&pinned).await?.is_some() {
             return Ok(());
         }
         let base = publication.base.as_ref().map(|(reference, _)| reference.repository().clone());

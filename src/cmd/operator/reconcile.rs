@@ -115,7 +115,7 @@ pub(super) fn error_policy(image: Arc<MinimalImage>, error: &PassError, operator
     Action::requeue(backoff(Duration::from_secs(1), *failures))
 }
 
-fn id(image: &MinimalImage) -> ImageId {
+pub(super) fn id(image: &MinimalImage) -> ImageId {
     ImageId { namespace: image.namespace().unwrap_or_default(), name: image.name_any() }
 }
 

@@ -1,12 +1,16 @@
 //! The operator's settings, read once: flags, the registries file, CA certificates, the signing key, what already runs.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use anyhow::Context as _;
 use k8s_openapi::api::batch::v1::Job;
-use kube::{Api, Client, ResourceExt, api::ListParams};
+use kube::{Client, ResourceExt, api::ListParams};
 
 use crate::{
+    api::v1alpha1::MinimalImage,
     cli::OperatorArgs,
     domain::{
         job::MANAGED_BY,
@@ -25,6 +29,7 @@ use crate::{
 
 use super::{
     answers::{Memo, World},
+    api,
     reconcile::Operator,
 };
 
@@ -82,8 +87,14 @@ pub(crate) fn network(args: &OperatorArgs) -> anyhow::Result<Network> {
         registries: registries(args.registries_file.as_deref())?,
         ca_certificates,
         allowed_ranges: args.allow_address_range.clone(),
-        denied_ranges: args.deny_address_range.clone(),
+        denied_ranges: args.deny_address_range.iter().cloned().chain(api_server()).collect(),
     })
+}
+
+/// The API server's own address, as Pods are told of it: no source or registry is there.
+fn api_server() -> Option<String> {
+    let address: std::net::IpAddr = std::env::var("KUBERNETES_SERVICE_HOST").ok()?.parse().ok()?;
+    Some(format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 }))
 }
 
 fn certificates(path: &Path) -> anyhow::Result<String> {
@@ -116,14 +127,15 @@ async fn signer(cluster: &Cluster, namespace: &str) -> anyhow::Result<Signer> {
     Ok(Signer::from_pkcs8(&key)?)
 }
 
-/// Builds whose Pods were started by an earlier operator keep their places.
+/// Builds whose Pods were started by an earlier operator keep their places; those of resources that are not ours to
+/// watch take none.
 async fn hold_running(queue: &Queue, args: &OperatorArgs, client: Client) -> anyhow::Result<()> {
-    let jobs: Api<Job> = match &args.watch_namespace {
-        Some(namespace) => Api::namespaced(client, namespace),
-        None => Api::all(client),
-    };
+    let selected = ListParams { label_selector: args.selector.clone(), ..ListParams::default() };
+    let images = api::<MinimalImage>(args, &client).list_metadata(&selected).await;
+    let images = images.context("failed to list MinimalImages")?;
+    let watched: BTreeSet<String> = images.items.iter().filter_map(ResourceExt::uid).collect();
     let ours = ListParams::default().labels(&format!("{}={}", MANAGED_BY.0, MANAGED_BY.1));
-    let jobs = jobs.list(&ours).await.context("failed to list Jobs")?;
+    let jobs = api::<Job>(args, &client).list(&ours).await.context("failed to list Jobs")?;
     let running = jobs.items.iter().filter(|job| {
         job.status
             .as_ref()
@@ -131,7 +143,7 @@ async fn hold_running(queue: &Queue, args: &OperatorArgs, client: Client) -> any
     });
     for job in running {
         let owner = job.owner_references().iter().find(|owner| owner.controller == Some(true));
-        if let (Some(owner), Some(namespace)) = (owner, job.namespace()) {
+        if let (Some(owner), Some(namespace)) = (owner.filter(|owner| watched.contains(&owner.uid)), job.namespace()) {
             queue.hold(ImageId { namespace, name: owner.name.clone() });
         }
     }

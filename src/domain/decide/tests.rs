@@ -260,6 +260,28 @@ fn a_running_stage_asks_nothing_of_any_server() {
 }
 
 #[test]
+fn jobs_that_a_killed_operator_left_behind_go_with_the_next_pass_but_what_failed_stays_for_its_logs() {
+    let mut world = World::new();
+    world.pass();
+    world.set_job(done());
+    let left = world.jobs.clone();
+    world.pass();
+    world.jobs.clone_from(&left);
+    assert_eq!(world.pass().delete, left);
+
+    let mut world = World::new();
+    world.pass();
+    let mut other = world.jobs[0].clone();
+    other.uid = "another stage's".into();
+    other.name = "another".into();
+    world.set_job(failure(Reason::StageFailed, false, world.now));
+    world.pass();
+    world.jobs.push(other.clone());
+    assert_eq!(world.pass().delete, [other]);
+    assert_eq!(world.pass().delete, []);
+}
+
+#[test]
 fn a_finished_stage_is_adopted_and_the_image_pushed() {
     let mut world = World::new();
     world.pass();
@@ -671,20 +693,6 @@ fn credentials_that_only_the_agent_uses_are_waited_for() {
         world.now += 300;
         assert_eq!(world.pass().start[0].attempt, attempt);
     }
-}
-
-#[test]
-fn what_a_dead_operator_left_behind_is_deleted_but_the_failure_that_status_tells_of() {
-    let mut world = World::new();
-    world.pass();
-    world.set_job(failure(Reason::StageFailed, false, world.now));
-    world.pass();
-    let mut left = world.jobs[0].clone();
-    left.uid = "left".into();
-    left.name = "left".into();
-    world.jobs.push(left);
-    let outcome = world.pass();
-    assert_eq!(outcome.delete.iter().map(|job| job.name.as_str()).collect::<Vec<_>>(), ["left"]);
 }
 
 #[test]

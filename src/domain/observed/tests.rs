@@ -70,6 +70,13 @@ fn the_verdict_waits_for_the_build_containers_last_words() {
 }
 
 #[test]
+fn a_dead_agent_is_not_waited_for() {
+    let state = state(json!({"phase": "Running", "containerStatuses": [
+        container("agent", terminated(137, "OOMKilled", "")), container("build", json!({"running": {}}))]}));
+    assert_eq!(reason_of(&state), (Reason::BuildInterrupted, true));
+}
+
+#[test]
 fn endings_and_waits_have_stable_reasons() {
     let waiting = |reason: &str| json!({"waiting": {"reason": reason, "message": "words"}});
     let running = || container("agent", json!({"running": {}}));
@@ -97,6 +104,18 @@ fn endings_and_waits_have_stable_reasons() {
         ),
         (
             json!({"phase": "Pending", "containerStatuses": [running(), container("build", terminated(128, "StartError", "exec"))]}),
+            (Reason::PodRejected, false),
+        ),
+        (
+            json!({"phase": "Failed", "containerStatuses": [
+                container("agent", terminated(1, "Error", r#"{"failure": {"reason": "SourceInvalid", "message": "m"}}"#)),
+                container("build", terminated(128, "StartError", "no /etc/passwd"))]}),
+            (Reason::SourceInvalid, false),
+        ),
+        (
+            json!({"phase": "Failed", "containerStatuses": [
+                container("agent", terminated(1, "Error", r#"{"failure": {"reason": "BuildInterrupted", "message": "m"}}"#)),
+                container("build", terminated(128, "StartError", "exec"))]}),
             (Reason::PodRejected, false),
         ),
         (

@@ -58,6 +58,15 @@ impl Client {
         Ok(None)
     }
 
+    /// The same, of the registry itself: what a mirror has is no reason not to push.
+    ///
+    /// # Errors
+    /// As for [`Client::head`].
+    pub async fn head_at_origin(&self, reference: &Reference) -> Result<Option<Descriptor>, RegistryError> {
+        let endpoint = self.endpoint(reference.repository())?;
+        self.head_from(&endpoint, Scope::pull(&endpoint.repository), reference).await
+    }
+
     /// The blob `digest` of `repository`, which has at most `limit` bytes.
     ///
     /// # Errors

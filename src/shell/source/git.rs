@@ -29,7 +29,7 @@ const MAX_WANTS: usize = 20_000;
 const MAX_DEPTH: usize = 8;
 const MAX_SUBMODULES: usize = 100;
 /// One object is held in memory whole, while it is checked and written.
-pub(super) const MAX_OBJECT_BYTES: usize = 512 << 20;
+pub(super) const MAX_OBJECT_BYTES: usize = 100 << 20;
 
 /// The repository that a source names.
 pub(super) struct Root {
