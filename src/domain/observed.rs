@@ -30,6 +30,10 @@ pub struct JobFact {
     pub deleting: bool,
     /// When it was created.
     pub created: Option<Timestamp>,
+    /// When its Pod was taken by a node.
+    pub started: Option<Timestamp>,
+    /// When its agent ended.
+    pub finished: Option<Timestamp>,
     /// How far it is.
     pub state: JobState,
 }
@@ -100,6 +104,11 @@ pub fn job_fact(job: &Job, pods: &[Pod], events: &[Event]) -> Option<JobFact> {
         attempt: annotation(ATTEMPT_ANNOTATION)?.parse().ok()?,
         deleting: meta.deletion_timestamp.is_some(),
         created: meta.creation_timestamp.as_ref().map(|time| time.0),
+        started: newest.and_then(|pod| Some(pod.status.as_ref()?.start_time.as_ref()?.0)),
+        finished: newest.and_then(|pod| {
+            let containers = pod.status.as_ref()?.container_statuses.as_ref()?;
+            terminated_at(containers.iter().find(|container| container.name == AGENT_CONTAINER))
+        }),
         state,
     })
 }

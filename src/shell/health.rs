@@ -66,3 +66,16 @@ async fn metrics(State(health): State<Health>) -> impl axum::response::IntoRespo
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], health.metrics.text())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn readiness_follows_the_cluster() {
+        let health = Health::default();
+        assert_eq!(ready(State(health.clone())).await.0, StatusCode::SERVICE_UNAVAILABLE);
+        health.set_ready();
+        assert_eq!(ready(State(health)).await.0, StatusCode::OK);
+    }
+}

@@ -194,6 +194,12 @@ pub struct StageStatus {
     /// Its Job, for `kubectl logs job/NAME -c build`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub job_name: Option<String>,
+    /// When a node took its Pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Time>,
+    /// When it had given its artifact or failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub completion_time: Option<Time>,
     /// Why it waits or failed, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
 use crate::{
     api::{
         conditions::Reason,
@@ -140,6 +142,8 @@ impl<'a> Walk<'a> {
     /// Reads a stage's Job; gives the number of the next try when it is time for one.
     fn follow(&mut self, recipe: &Recipe, key: Key, job: &JobFact, status: &mut StageStatus) -> Option<u32> {
         status.job_name = Some(job.name.clone());
+        status.start_time = job.started.map(Time);
+        status.completion_time = job.finished.map(Time);
         match &job.state {
             JobState::Waiting { reason, message, has_pod } => {
                 if let Some(failure) = self.too_late(job, message) {

@@ -132,6 +132,8 @@ impl World {
                         attempt: run.attempt,
                         deleting: false,
                         created: Some(Timestamp::from_second(now).unwrap()),
+                        started: Some(Timestamp::from_second(now + 1).unwrap()),
+                        finished: None,
                         state: JobState::Running,
                     }));
                     return *outcome;

@@ -51,6 +51,15 @@ fn the_agents_message_counts_before_the_pod_has_ended() {
 }
 
 #[test]
+fn a_stage_takes_from_its_pods_start_to_its_agents_end() {
+    let pod = pod(json!({"phase": "Running", "startTime": "2025-12-31T23:59:58Z",
+        "containerStatuses": [container("agent", terminated(0, "Completed", ""))]}));
+    let fact = job_fact(&job(), &[pod], &[]).unwrap();
+    let seconds = |time: Option<Timestamp>| time.map(Timestamp::as_second);
+    assert_eq!(seconds(fact.finished).zip(seconds(fact.started)).map(|(end, start)| end - start), Some(2));
+}
+
+#[test]
 fn a_failed_step_has_its_code_and_last_lines() {
     let message = json!({"failure": {"reason": "StepFailed", "message": "m", "exitCode": 3}}).to_string();
     let state = state(json!({"phase": "Failed", "containerStatuses": [
