@@ -77,7 +77,10 @@ impl Recipe {
         let plain = |host: &String| (host.clone(), json!({"plainHttp": true}));
         let registries: serde_json::Map<_, _> = self.registries.iter().map(plain).collect();
         let registries_file = self.directory.path().join("registries.yaml");
-        fs::write(&registries_file, serde_json::Value::from(registries).to_string()).unwrap();
+        if !registries_file.exists() {
+            // Not while another replica reads it.
+            fs::write(&registries_file, serde_json::Value::from(registries).to_string()).unwrap();
+        }
         let log = fs::File::options().create(true).append(true).open(self.log()).unwrap();
         let process = Command::new(env!("CARGO_BIN_EXE_minimalimage"))
             .args(["operator", "--address=127.0.0.1:0", "--agent-image", &self.agent_image])

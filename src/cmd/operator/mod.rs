@@ -43,6 +43,8 @@ const LEASE: &str = "minimalimage-operator";
 /// When the settings cannot be used or the cluster cannot be reached.
 pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
     let stop = stop_signal()?;
+    // Before the Lease: a standby with wrong settings must not find out when it is needed.
+    let network = setup::network(&args)?;
     let client = Client::try_default().await.context("failed to find a cluster: set KUBECONFIG, or run in a Pod")?;
     let health = Health::default();
     let server = tokio::spawn(health::serve(args.address, health.clone(), stop.clone().cancelled_owned()));
@@ -57,7 +59,7 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
         }
     }
     health.metrics.lead(true);
-    let (operator, woken) = setup::operator(&args, client.clone(), health).await?;
+    let (operator, woken) = setup::operator(&args, network, client.clone(), health).await?;
     let controller = control(&args, client, Arc::new(operator), woken, stop.clone());
     if args.leader_elect {
         tokio::select! {

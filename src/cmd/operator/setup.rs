@@ -41,10 +41,10 @@ const CA_BYTES: usize = 32 * 1024;
 /// The operator, and the stream of those whose turn in the queue has come.
 pub(super) async fn operator(
     args: &OperatorArgs,
+    network: Network,
     client: Client,
     health: Health,
 ) -> anyhow::Result<(Operator, impl futures::Stream<Item = ImageId> + Send + 'static)> {
-    let network = network(args)?;
     let cluster = Cluster::new(client.clone());
     let signer = signer(&cluster, &args.namespace).await?;
     let (queue, woken) = Queue::new(args.max_builds, args.max_builds_per_namespace);
@@ -78,7 +78,7 @@ pub(super) async fn operator(
 }
 
 /// What operator and agents are told about the network.
-pub(crate) fn network(args: &OperatorArgs) -> anyhow::Result<Network> {
+pub(super) fn network(args: &OperatorArgs) -> anyhow::Result<Network> {
     let ca_certificates = match &args.ca_file {
         Some(path) => Some(certificates(path)?),
         None => None,
