@@ -21,7 +21,11 @@ use_cluster() {
 }
 
 # plain_http REGISTRY: whether it speaks http; one that asks for a login (401) does too.
-plain_http() { curl -s -o /dev/null --max-time 5 --noproxy '*' "http://$1/v2/"; }
+plain_http() {
+  local status # a redirect to https is no plain http
+  status=$(curl -s -o /dev/null -w '%{http_code}' --max-time 5 --noproxy '*' "http://$1/v2/") || return
+  [ "$status" = 200 ] || [ "$status" = 401 ]
+}
 
 # registries: the settings of the operator for the registries in the environment, as YAML.
 registries() {

@@ -93,7 +93,8 @@ pub struct MinimalImageSpec {
     /// The final image: what it starts from, what is copied into it, how it runs.
     pub image: ImageSpec,
 
-    /// The platform that stages run on and that the image is for. Default: [linux/amd64].
+    /// The platform that stages run on and that the image is for; the operator's own image must be for it too.
+    /// Default: [linux/amd64].
     #[serde(default = "default_platforms")]
     #[schemars(length(min = 1, max = 1), inner(length(max = 32), regex(pattern = r"^linux/[a-z0-9]+(/[a-z0-9]+)?$")))]
     pub platforms: Vec<String>,

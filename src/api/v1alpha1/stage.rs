@@ -22,8 +22,8 @@ pub struct Stage {
     #[schemars(length(min = 1, max = 512))]
     pub image: String,
 
-    /// Variables for the command. Literal values are part of the stage's cache key; of values from Secrets and
-    /// ConfigMaps only the names are. Example: [{name: CGO_ENABLED, value: "0"}].
+    /// Variables for the command. Literal values are part of the stage's cache key; of variables with `valueFrom` only
+    /// the variable's own name is. Example: [{name: CGO_ENABLED, value: "0"}].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]

@@ -191,7 +191,7 @@ pub struct StageStatus {
     /// Uncompressed bytes of its artifact.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub artifact_size: Option<i64>,
-    /// Its Job, for `kubectl logs job/NAME -c build`.
+    /// Its Job, for `kubectl logs job/NAME -c build` while the build is in hand; afterwards only a failed stage's is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub job_name: Option<String>,
     /// When a node took its Pod.

@@ -45,7 +45,9 @@ pub(super) struct World {
     pub queue: Queue,
     pub signer: Signer,
     pub settings: Settings,
-    /// How to let the operator read Secrets, for the message when it may not.
+    /// The ClusterRole by which a namespace lets the operator read its Secrets, and the operator's account: for the
+    /// message when it may not.
+    pub secrets_role: String,
     pub account: String,
     /// Unpacked sizes by manifest digest: they follow from content, so whoever may read the manifest may know them.
     pub sizes: Memo<Digest, u64>,
@@ -253,8 +255,8 @@ impl Answers<'_> {
                 Reason::SecretAccessDenied,
                 format!(
                     "the operator may not read Secrets in namespace {namespace}: kubectl create rolebinding minimalimage-secrets \
-                     --namespace {namespace} --clusterrole minimalimage-secrets --serviceaccount {}",
-                    self.world.account
+                     --namespace {namespace} --clusterrole {} --serviceaccount {}",
+                    self.world.secrets_role, self.world.account
                 ),
             ),
             _ => (Reason::BuildInterrupted, format!("failed to read {kind} {name}: {}", chain(error))),

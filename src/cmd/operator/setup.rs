@@ -61,7 +61,8 @@ pub(super) async fn operator(
         ..Settings::default()
     };
     let http = Http::new(&settings.network)?;
-    let account = std::env::var("MINIMALIMAGE_SERVICE_ACCOUNT").unwrap_or_else(|_| "minimalimage".into());
+    let named = |variable, default: &str| std::env::var(variable).unwrap_or_else(|_| default.to_owned());
+    let account = named("MINIMALIMAGE_SERVICE_ACCOUNT", "minimalimage");
     let world = World {
         cluster,
         registry: Registry::over(http.clone()),
@@ -69,6 +70,7 @@ pub(super) async fn operator(
         queue,
         signer,
         settings,
+        secrets_role: named("MINIMALIMAGE_SECRETS_ROLE", "minimalimage-secrets"),
         account: format!("{}:{account}", args.namespace),
         sizes: Memo::default(),
         adopted: Memo::default(),
