@@ -124,6 +124,15 @@ pub struct MinimalImageSpec {
     pub failed_history_limit: u32,
 }
 
+impl MinimalImageSpec {
+    /// The login for the cache repository: its own, else the destination's.
+    #[must_use]
+    pub fn cache_secret(&self) -> Option<&LocalReference> {
+        let own = self.cache.as_ref().and_then(|cache| cache.secret_ref.as_ref());
+        own.or(self.destination.secret_ref.as_ref())
+    }
+}
+
 /// Where the image is pushed.
 #[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -198,9 +198,7 @@ impl Answers<'_> {
     }
 
     pub(super) async fn cache_client(&self) -> Result<Client, Trouble> {
-        let spec = &self.image.spec;
-        let own = spec.cache.as_ref().and_then(|cache| cache.secret_ref.as_ref());
-        self.client(own.or(spec.destination.secret_ref.as_ref()).into_iter()).await
+        self.client(self.image.spec.cache_secret().into_iter()).await
     }
 
     pub(super) async fn destination_client(&self) -> Result<Client, Trouble> {

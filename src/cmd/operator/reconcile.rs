@@ -203,11 +203,10 @@ async fn start(
 
 fn references(image: &MinimalImage, plan: &Plan) -> References {
     let spec = &image.spec;
-    let own = spec.cache.as_ref().and_then(|cache| cache.secret_ref.as_ref());
     let source = plan.source.as_ref();
     References {
         source_secret: source.and_then(|source| source.secret()).map(str::to_owned),
-        cache_secret: own.or(spec.destination.secret_ref.as_ref()).map(|secret| secret.name.clone()),
+        cache_secret: spec.cache_secret().map(|secret| secret.name.clone()),
         pull_secrets: spec.image_pull_secrets.iter().map(|secret| secret.name.clone()).collect(),
         service_account: spec.service_account_name.clone(),
         source_config_map: source.and_then(|source| match &source.kind {
