@@ -4,6 +4,7 @@ pub mod archive;
 pub mod artifact;
 pub mod credentials;
 pub mod decide;
+pub mod dockerfile;
 pub mod environment;
 pub mod files_layer;
 pub mod git;
