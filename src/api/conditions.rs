@@ -43,6 +43,10 @@ pub enum Reason {
     Suspended,
     /// The spec contradicts itself.
     InvalidSpec,
+    /// The Dockerfile is not there, or something in it cannot be: the message says file, line and column.
+    DockerfileInvalid,
+    /// The Dockerfile's last stage would put more into the image than what is copied into it.
+    FinalStageNotMinimal,
     /// The source server cannot be reached or answers with errors.
     SourceUnavailable,
     /// The source server refuses the credentials.
@@ -90,6 +94,8 @@ impl Reason {
             Self::SecretAccessDenied => "SecretAccessDenied",
             Self::Suspended => "Suspended",
             Self::InvalidSpec => "InvalidSpec",
+            Self::DockerfileInvalid => "DockerfileInvalid",
+            Self::FinalStageNotMinimal => "FinalStageNotMinimal",
             Self::SourceUnavailable => "SourceUnavailable",
             Self::SourceAccessDenied => "SourceAccessDenied",
             Self::SourceInvalid => "SourceInvalid",

@@ -110,9 +110,10 @@ async fn without_wrapper<B: Backend>(
 ) -> Result<(), AgentFailure> {
     let pair = std::os::unix::net::UnixStream::pair();
     let (ours, theirs) = pair.map_err(|error| internal("failed to make a socket", &error))?;
-    let outputs = task.recipe.outputs.clone();
-    let server =
-        tokio::task::spawn_blocking(move || serve_outputs(&mut Channel::new(theirs), &source, Scope::Source, &outputs));
+    let (outputs, ignore) = (task.recipe.outputs.clone(), inputs::ignore_of(&task.recipe)?);
+    let server = tokio::task::spawn_blocking(move || {
+        serve_outputs(&mut Channel::new(theirs), &source, Scope::Source, (&outputs, &ignore))
+    });
     let channel = Channel::new(ours);
     let hangup = channel.hangup();
     let result = finish(task, settings, backend, channel, message).await;
@@ -163,7 +164,7 @@ async fn run_steps<B: Backend>(
                 let step = usize::try_from(step).unwrap_or(usize::MAX);
                 channel = match task.recipe.steps.get(step) {
                     Some(Step::CopySource { .. }) => inputs.send_source(step, channel).await?,
-                    Some(Step::CopyArtifact { input }) => {
+                    Some(Step::CopyArtifact { input, .. }) => {
                         let layer = task.inputs.get(*input).ok_or_else(|| no_input(*input))?;
                         inputs::send_artifact(backend, layer, task.limits.artifact_bytes, channel).await?
                     }

@@ -6,13 +6,12 @@ use anyhow::Context as _;
 use bytes::Bytes;
 
 use crate::{
-    api::v1alpha1::ImageSpec,
     cli::PackageArgs,
     cmd::operator::registries,
     domain::{
         credentials::Keychain,
         files_layer::{PackedLayer, pack_tree},
-        image::{self, SourcedLayer},
+        image::{self, ImageConfig, SourcedLayer},
         media_type,
         recipe::{Owner, Parents},
         task::Network,
@@ -36,14 +35,14 @@ pub async fn run(args: PackageArgs) -> anyhow::Result<()> {
     let path = args.binary.map_or_else(std::env::current_exe, Ok).context("failed to find this program")?;
     let binary = fs::read(&path).with_context(|| format!("failed to read {}", path.display()))?;
     let PackedLayer { bytes, layer, .. } = pack(&binary)?;
-    let spec = ImageSpec {
-        command: Some(vec![format!("/{PROGRAM}")]),
+    let config = ImageConfig {
+        entrypoint: Some(vec![format!("/{PROGRAM}")]),
         user: Some(USER.into()),
         labels: [("org.opencontainers.image.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())].into(),
-        ..ImageSpec::default()
+        ..ImageConfig::default()
     };
     let layers = [SourcedLayer { layer, from: "minimalimage".into() }];
-    let image = image::assemble(None, &layers, &spec, &Platform::linux("amd64"))?;
+    let image = image::assemble(None, &layers, &config, &Platform::linux("amd64"))?;
     let network = Network { registries: registries(args.registries_file.as_deref())?, ..Network::default() };
     let client = Registry::new(&network)?.with(docker_config()?);
     let repository = reference.repository();

@@ -11,18 +11,22 @@ use anyhow::{Context, bail};
 
 use crate::{
     domain::{
+        dockerfile::ignore::Ignore,
         environment::{CA_BUNDLES, environment},
-        passwd::{FALLBACK_HOME, home},
-        recipe::{Output, Step},
+        files_layer,
+        passwd::{FALLBACK_HOME, User, home, look_up},
+        recipe::{Output, Owner, Parents, Step, TextFile},
         tail::LastBytes,
+        value::ImagePath,
         wire::{Frame, Setup, WrapperFailure},
     },
     shell::{
         collect::{self, CollectError, Scope, collect},
         net::carried_roots,
+        rooted,
         signals::Termination,
         socket::{Channel, SocketError},
-        steps::{Interrupt, Steps, TERMINATED},
+        steps::{Interrupt, Process, Steps, TERMINATED},
         unpack::unpack,
     },
 };
@@ -88,7 +92,9 @@ fn session(settings: &WrapperSettings, interrupt: &Arc<Interrupt>) -> anyhow::Re
         return Ok(code);
     }
     channel.send(&Frame::Done)?;
-    if let Some(failure) = serve_outputs(&mut channel, &settings.root, Scope::Container, &setup.outputs)? {
+    if let Some(failure) =
+        serve_outputs(&mut channel, &settings.root, Scope::Container, (&setup.outputs, &Ignore::default()))?
+    {
         last_words(settings, &describe(&failure));
         return Ok(1);
     }
@@ -109,12 +115,25 @@ fn steps(
     let mut failure = None;
     for (index, step) in setup.steps.iter().enumerate() {
         failure = match step {
-            Step::CopySource { .. } | Step::CopyArtifact { .. } => copy(channel, index, &settings.root)?,
-            Step::Run { command, env, working_dir } => {
-                let directory = settings.root.join(working_dir.relative());
-                let exit_code = runner.run(command, env, &directory).context("failed to run a step")?;
-                (exit_code != 0).then_some(WrapperFailure::Step { step: index, exit_code })
+            Step::CopySource { owner, .. } | Step::CopyArtifact { owner, .. } => {
+                match container_user(&settings.root, owner.as_deref()) {
+                    Err(message) => Some(WrapperFailure::Files { message }),
+                    Ok(user) => copy(channel, index, &settings.root, user.map(|user| user.owner()))?,
+                }
             }
+            Step::Run { command, env, working_dir, user } => {
+                let directory = settings.root.join(working_dir.relative());
+                match container_user(&settings.root, user.as_deref()) {
+                    Err(message) => Some(WrapperFailure::Files { message }),
+                    Ok(user) => {
+                        let process = Process { command, env, directory: &directory, user: user.as_ref() };
+                        let exit_code = runner.run(process).context("failed to run a step")?;
+                        (exit_code != 0).then_some(WrapperFailure::Step { step: index, exit_code })
+                    }
+                }
+            }
+            Step::MakeDirectory { path, user } => make_directory(&settings.root, path, user.as_deref()),
+            Step::WriteFiles { files } => write_files(&settings.root, files),
         };
         if failure.is_some() {
             break;
@@ -137,10 +156,37 @@ fn steps(
     Ok(Some(code))
 }
 
-fn copy(channel: &mut Channel, step: usize, root: &Path) -> anyhow::Result<Option<WrapperFailure>> {
+/// The user of the container that a step names.
+fn container_user(root: &Path, user: Option<&str>) -> Result<Option<User>, String> {
+    let Some(user) = user else { return Ok(None) };
+    let read = |name: &str| fs::read_to_string(root.join(name)).unwrap_or_default();
+    look_up(user, &read("etc/passwd"), &read("etc/group")).map(Some)
+}
+
+fn make_directory(root: &Path, path: &ImagePath, user: Option<&str>) -> Option<WrapperFailure> {
+    let made = container_user(root, user).and_then(|user| {
+        let owner = user.map(|user| user.owner());
+        rooted::make_directory(root, path.relative().as_ref(), owner)
+            .map_err(|error| format!("failed to make {path}: {error}"))
+    });
+    made.err().map(|message| WrapperFailure::Files { message })
+}
+
+fn write_files(root: &Path, files: &[TextFile]) -> Option<WrapperFailure> {
+    let packed = files_layer::archive(files, Parents::None).map_err(|error| error.to_string());
+    let written = packed.and_then(|archive| unpack(root, &archive[..], None).map_err(|error| error.to_string()));
+    written.err().map(|message| WrapperFailure::Files { message })
+}
+
+fn copy(
+    channel: &mut Channel,
+    step: usize,
+    root: &Path,
+    owner: Option<Owner>,
+) -> anyhow::Result<Option<WrapperFailure>> {
     channel.send(&Frame::Want(u32::try_from(step)?))?;
     let mut reader = channel.data_reader();
-    let result = unpack(root, &mut reader);
+    let result = unpack(root, &mut reader, owner);
     // What is left is read, or the agent would wait for us to take it; nothing is left of a stream that broke.
     let _ = io::copy(&mut reader, &mut io::sink());
     match reader.stop() {
@@ -156,7 +202,7 @@ pub fn serve_outputs(
     channel: &mut Channel,
     root: &Path,
     scope: Scope,
-    outputs: &[Output],
+    (outputs, ignore): (&[Output], &Ignore),
 ) -> Result<Option<WrapperFailure>, SocketError> {
     loop {
         let index = match channel.receive()? {
@@ -166,7 +212,7 @@ pub fn serve_outputs(
         };
         let output = usize::try_from(index).ok().and_then(|index| outputs.get(index));
         let output = output.ok_or(SocketError::Unexpected("an output that does not exist"))?;
-        let result = collect(root, &output.items, output.parents, scope).and_then(|tree| {
+        let result = collect(root, &output.items, output.parents, scope, ignore).and_then(|tree| {
             let mut writer = channel.data_writer();
             collect::write(&tree, &mut writer)?;
             writer.finish().map_err(|error| CollectError::Write { source: io::Error::other(error) })

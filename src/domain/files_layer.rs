@@ -7,8 +7,7 @@ use super::{
     gzip::ParallelGzip,
     layer::LayerWriter,
     media_type,
-    plan::PlannedFile,
-    recipe::Parents,
+    recipe::{Parents, TextFile},
     tree::{Attributes, Conflict, Content, FileTree, TreePath, TreePathError},
     value::Digest,
 };
@@ -47,8 +46,23 @@ pub struct PackedLayer {
 ///
 /// # Errors
 /// When the files cannot be together.
-pub fn pack_files(files: &[PlannedFile], has_base: bool) -> Result<PackedLayer, FilesError> {
-    let mut tree = FileTree::new(if has_base { Parents::Unusual } else { Parents::All });
+pub fn pack_files(files: &[TextFile], has_base: bool) -> Result<PackedLayer, FilesError> {
+    let tree = tree(files, if has_base { Parents::Unusual } else { Parents::All })?;
+    Ok(pack_tree(&tree, 1)?)
+}
+
+/// The archive that holds `files`, not compressed.
+///
+/// # Errors
+/// When the files cannot be together.
+pub fn archive(files: &[TextFile], parents: Parents) -> Result<Vec<u8>, FilesError> {
+    let mut writer = LayerWriter::new(Vec::new());
+    write(&tree(files, parents)?, &mut writer)?;
+    Ok(writer.finish()?.1)
+}
+
+fn tree(files: &[TextFile], parents: Parents) -> Result<FileTree<&[u8]>, FilesError> {
+    let mut tree = FileTree::new(parents);
     for file in files {
         let path = TreePath::new(file.path.relative())
             .map_err(|problem| FilesError::Path { path: file.path.to_string(), problem })?;
@@ -56,7 +70,15 @@ pub fn pack_files(files: &[PlannedFile], has_base: bool) -> Result<PackedLayer, 
         let size = file.content.len() as u64;
         tree.insert(path, attributes, Content::File { size, inode: None, source: file.content.as_bytes() })?;
     }
-    Ok(pack_tree(&tree, 1)?)
+    Ok(tree)
+}
+
+fn write(tree: &FileTree<&[u8]>, writer: &mut LayerWriter<impl std::io::Write>) -> std::io::Result<()> {
+    for (entry, content) in tree.entries() {
+        writer.entry(&entry)?;
+        writer.content(content.copied().unwrap_or_default())?;
+    }
+    Ok(())
 }
 
 /// The layer that holds `tree`, compressed by so many threads; they do not change its bytes.
@@ -65,10 +87,7 @@ pub fn pack_files(files: &[PlannedFile], has_base: bool) -> Result<PackedLayer, 
 /// When no thread can be started.
 pub fn pack_tree(tree: &FileTree<&[u8]>, threads: usize) -> std::io::Result<PackedLayer> {
     let mut writer = LayerWriter::new(ParallelGzip::new(Vec::new(), threads)?);
-    for (entry, content) in tree.entries() {
-        writer.entry(&entry)?;
-        writer.content(content.copied().unwrap_or_default())?;
-    }
+    write(tree, &mut writer)?;
     let (report, mut gzip) = writer.finish()?;
     gzip.flush()?;
     let bytes = gzip.finish()?;
@@ -87,8 +106,8 @@ mod tests {
     use super::*;
     use crate::domain::recipe::Owner;
 
-    fn file(path: &str, content: &str) -> PlannedFile {
-        PlannedFile { path: path.parse().unwrap(), content: content.into(), mode: 0o644, owner: Owner::default() }
+    fn file(path: &str, content: &str) -> TextFile {
+        TextFile { path: path.parse().unwrap(), content: content.into(), mode: 0o644, owner: Owner::default() }
     }
 
     #[test]

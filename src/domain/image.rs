@@ -1,9 +1,11 @@
 //! Assembly: base manifest and config + layers + the spec's config → the final config and manifest, byte for byte the
 //! same for the same inputs. The base's JSON is edited in place, so fields that we do not know survive.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
-use crate::api::v1alpha1::{ImageSpec, Protocol};
+use crate::api::v1alpha1::{ImageSpec, Port, Protocol};
 
 use super::{
     artifact::Layer,
@@ -45,6 +47,102 @@ pub struct BaseLayer {
     pub digest: Digest,
     /// Bytes of the compressed blob.
     pub size: u64,
+}
+
+/// What the final image's config says on top of its base's; what is none or empty is inherited.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ImageConfig {
+    /// The program. Given without `cmd` it clears the base's CMD, as ENTRYPOINT does.
+    pub entrypoint: Option<Vec<String>>,
+    /// Default arguments, or the program where there is no entrypoint.
+    pub cmd: Option<Vec<String>>,
+    /// Variables in order.
+    pub env: Vec<(String, String)>,
+    /// Where the program starts.
+    pub working_dir: Option<String>,
+    /// Whom it runs as.
+    pub user: Option<String>,
+    /// What ends it.
+    pub stop_signal: Option<String>,
+    /// `port/protocol`.
+    pub ports: Vec<String>,
+    /// Directories.
+    pub volumes: Vec<String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations of the manifest.
+    pub annotations: BTreeMap<String, String>,
+    /// A `HealthcheckConfig` of the Docker image specification.
+    pub healthcheck: Option<Value>,
+    /// The shell of shell forms.
+    pub shell: Option<Vec<String>>,
+    /// Triggers for images built from this one, in place of the base's, which a Dockerfile has used up.
+    pub on_build: Option<Vec<String>>,
+    /// Who made it.
+    pub author: Option<String>,
+}
+
+impl From<&ImageSpec> for ImageConfig {
+    fn from(spec: &ImageSpec) -> Self {
+        let port = |port: &Port| {
+            let protocol = match port.protocol {
+                Protocol::TCP => "tcp",
+                Protocol::UDP => "udp",
+                Protocol::SCTP => "sctp",
+            };
+            format!("{}/{protocol}", port.container_port)
+        };
+        Self {
+            entrypoint: spec.command.clone(),
+            cmd: spec.args.clone(),
+            env: spec.env.iter().map(|variable| (variable.name.clone(), variable.value.clone())).collect(),
+            working_dir: spec.working_dir.clone(),
+            user: spec.user.clone(),
+            stop_signal: spec.stop_signal.clone(),
+            ports: spec.ports.iter().map(port).collect(),
+            volumes: spec.volumes.clone(),
+            labels: spec.labels.clone(),
+            annotations: spec.annotations.clone(),
+            ..Self::default()
+        }
+    }
+}
+
+/// What an image's config says for stages that are built from it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RuntimeConfig {
+    /// Variables in order.
+    pub env: Vec<(String, String)>,
+    /// Where its program starts; empty for `/`.
+    pub working_dir: String,
+    /// Whom it runs as; empty for root.
+    pub user: String,
+    /// The shell of shell forms, where it is not `/bin/sh -c`.
+    pub shell: Option<Vec<String>>,
+    /// ONBUILD triggers, each a line of a Dockerfile.
+    pub on_build: Vec<String>,
+}
+
+impl RuntimeConfig {
+    /// Reads an image's config; what is missing or of another type is taken as not set, as container runtimes do.
+    #[must_use]
+    pub fn parse(config: &[u8]) -> Self {
+        let config: Value = serde_json::from_slice(config).unwrap_or_default();
+        let field = |name: &str| config.get("config").and_then(|config| config.get(name));
+        let text = |name: &str| field(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let texts = |name: &str| -> Vec<String> {
+            let list = field(name).and_then(Value::as_array).into_iter().flatten();
+            list.filter_map(|entry| entry.as_str().map(str::to_owned)).collect()
+        };
+        let variable = |entry: String| entry.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Self {
+            env: texts("Env").into_iter().filter_map(variable).collect(),
+            working_dir: text("WorkingDir"),
+            user: text("User"),
+            shell: Some(texts("Shell")).filter(|shell| !shell.is_empty()),
+            on_build: texts("OnBuild"),
+        }
+    }
 }
 
 /// A finished image: all that is pushed but the layers.
@@ -102,7 +200,7 @@ pub enum AssembleError {
 pub fn assemble(
     base: Option<&BaseImage>,
     layers: &[SourcedLayer],
-    spec: &ImageSpec,
+    image: &ImageConfig,
     platform: &Platform,
 ) -> Result<Image, AssembleError> {
     let base_layers = base.map_or(Ok(Vec::new()), base_layers)?;
@@ -114,7 +212,10 @@ pub fn assemble(
     if let Some(variant) = &platform.variant {
         config.insert("variant".into(), json!(variant));
     }
-    runtime_config(object(&mut config, "config"), spec);
+    if let Some(author) = &image.author {
+        config.insert("author".into(), json!(author));
+    }
+    runtime_config(object(&mut config, "config"), image);
     let diff_ids = layers.iter().map(|layer| json!(layer.layer.diff_id));
     let rootfs = object(&mut config, "rootfs");
     rootfs.insert("type".into(), json!("layers"));
@@ -125,7 +226,7 @@ pub fn assemble(
     }));
     let config = Value::Object(config).to_string().into_bytes();
     let config_digest = Digest::of(&config);
-    let manifest = manifest(base, &base_layers, layers, spec, (config_digest, config.len()));
+    let manifest = manifest(base, &base_layers, layers, &image.annotations, (config_digest, config.len()));
     let digest = Digest::of(&manifest);
     Ok(Image { manifest, digest, config, config_digest, base_layers, base_created })
 }
@@ -134,7 +235,7 @@ fn manifest(
     base: Option<&BaseImage>,
     base_layers: &[BaseLayer],
     layers: &[SourcedLayer],
-    spec: &ImageSpec,
+    own_annotations: &BTreeMap<String, String>,
     (config, config_size): (Digest, usize),
 ) -> Vec<u8> {
     let descriptor =
@@ -150,12 +251,12 @@ fn manifest(
         "layers": below.chain(above).collect::<Vec<_>>(),
     });
     // The pre-defined annotation keys of the OCI image-spec; the user's own win.
-    let mut annotations = std::collections::BTreeMap::new();
+    let mut annotations = BTreeMap::new();
     if let Some(base) = base {
         annotations.insert("org.opencontainers.image.base.name".to_owned(), base.reference.to_string());
         annotations.insert("org.opencontainers.image.base.digest".to_owned(), base.digest.to_string());
     }
-    annotations.extend(spec.annotations.clone());
+    annotations.extend(own_annotations.clone());
     if let (false, Some(manifest)) = (annotations.is_empty(), manifest.as_object_mut()) {
         manifest.insert("annotations".into(), json!(annotations));
     }
@@ -211,45 +312,46 @@ fn base_config(base: &BaseImage, platform: &Platform) -> Result<Map<String, Valu
     Ok(config)
 }
 
-/// What a Dockerfile's last stage would do to the inherited config.
-fn runtime_config(config: &mut Map<String, Value>, spec: &ImageSpec) {
-    if let Some(command) = &spec.command {
-        config.insert("Entrypoint".into(), json!(command));
+/// What a Dockerfile's last stage does to the inherited config.
+fn runtime_config(config: &mut Map<String, Value>, image: &ImageConfig) {
+    if let Some(entrypoint) = &image.entrypoint {
+        config.insert("Entrypoint".into(), json!(entrypoint));
         // As in Docker: a new ENTRYPOINT makes the base's CMD meaningless.
         config.remove("Cmd");
     }
-    if let Some(args) = &spec.args {
-        config.insert("Cmd".into(), json!(args));
-    }
-    if !spec.env.is_empty() {
+    if !image.env.is_empty() {
         let env = array(config, "Env");
-        for variable in &spec.env {
-            let prefix = format!("{}=", variable.name);
-            let entry = json!(format!("{prefix}{}", variable.value));
+        for (name, value) in &image.env {
+            let prefix = format!("{name}=");
+            let entry = json!(format!("{prefix}{value}"));
             match env.iter_mut().find(|old| old.as_str().is_some_and(|old| old.starts_with(&prefix))) {
                 Some(old) => *old = entry,
                 None => env.push(entry),
             }
         }
     }
-    let texts = [("WorkingDir", &spec.working_dir), ("User", &spec.user), ("StopSignal", &spec.stop_signal)];
+    let texts = [("WorkingDir", &image.working_dir), ("User", &image.user), ("StopSignal", &image.stop_signal)];
     for (key, value) in texts {
         if let Some(value) = value {
             config.insert(key.into(), json!(value));
         }
     }
-    for port in &spec.ports {
-        let protocol = match port.protocol {
-            Protocol::TCP => "tcp",
-            Protocol::UDP => "udp",
-            Protocol::SCTP => "sctp",
-        };
-        object(config, "ExposedPorts").insert(format!("{}/{protocol}", port.container_port), json!({}));
+    for (key, list) in [("Cmd", &image.cmd), ("Shell", &image.shell), ("OnBuild", &image.on_build)] {
+        match list {
+            Some(list) if list.is_empty() && key == "OnBuild" => drop(config.remove(key)),
+            Some(list) => drop(config.insert(key.into(), json!(list))),
+            None => {}
+        }
     }
-    for volume in &spec.volumes {
-        object(config, "Volumes").insert(volume.clone(), json!({}));
+    if let Some(healthcheck) = &image.healthcheck {
+        config.insert("Healthcheck".into(), healthcheck.clone());
     }
-    for (name, value) in &spec.labels {
+    for (key, names) in [("ExposedPorts", &image.ports), ("Volumes", &image.volumes)] {
+        for name in names {
+            object(config, key).insert(name.clone(), json!({}));
+        }
+    }
+    for (name, value) in &image.labels {
         object(config, "Labels").insert(name.clone(), json!(value));
     }
 }
@@ -281,7 +383,7 @@ fn array<'a>(parent: &'a mut Map<String, Value>, key: &str) -> &'a mut Vec<Value
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::v1alpha1::{LiteralVariable, Port};
+    use crate::api::v1alpha1::LiteralVariable;
 
     fn layer(name: &str) -> SourcedLayer {
         let digest = Digest::of(name.as_bytes());
@@ -327,7 +429,7 @@ mod tests {
     #[test]
     fn a_scratch_image_has_only_its_own_layers() {
         let spec = ImageSpec { command: Some(vec!["/app".into()]), ..ImageSpec::default() };
-        let image = assemble(None, &[layer("build")], &spec, &Platform::linux("amd64")).unwrap();
+        let image = assemble(None, &[layer("build")], &ImageConfig::from(&spec), &Platform::linux("amd64")).unwrap();
         let (manifest, config) = parsed(&image);
         assert_eq!(manifest["layers"].as_array().unwrap().len(), 1);
         assert_eq!(manifest.get("annotations"), None);
@@ -339,7 +441,8 @@ mod tests {
 
     #[test]
     fn a_base_is_inherited_as_docker_does() {
-        let image = assemble(Some(&base()), &[layer("build")], &spec(), &Platform::linux("amd64")).unwrap();
+        let image =
+            assemble(Some(&base()), &[layer("build")], &ImageConfig::from(&spec()), &Platform::linux("amd64")).unwrap();
         let (manifest, config) = parsed(&image);
         let runtime = &config["config"];
         assert_eq!(runtime["Env"], json!(["PATH=/bin", "A=2", "B=3"]));
@@ -360,7 +463,10 @@ mod tests {
 
     #[test]
     fn equal_inputs_give_equal_bytes() {
-        let once = || assemble(Some(&base()), &[layer("a"), layer("b")], &spec(), &Platform::linux("amd64")).unwrap();
+        let once = || {
+            assemble(Some(&base()), &[layer("a"), layer("b")], &ImageConfig::from(&spec()), &Platform::linux("amd64"))
+                .unwrap()
+        };
         assert_eq!(once(), once());
     }
 
@@ -368,7 +474,7 @@ mod tests {
     fn bases_that_cannot_work_are_refused() {
         let amd64 = Platform::linux("amd64");
         let refuse =
-            |base: BaseImage| assemble(Some(&base), &[], &ImageSpec::default(), &amd64).unwrap_err().to_string();
+            |base: BaseImage| assemble(Some(&base), &[], &ImageConfig::default(), &amd64).unwrap_err().to_string();
         assert!(refuse(BaseImage { config: b"[]".to_vec(), ..base() }).contains("not an object"));
         assert!(refuse(BaseImage { manifest: b"{}".to_vec(), ..base() }).contains("no layers"));
         let arm = String::from_utf8(base().config).unwrap().replace("amd64", "arm64").into_bytes();

@@ -122,9 +122,10 @@ fn declared(output: &Output, entry: &Entry) -> Result<(), IntakeError> {
         let mode_fits = match (&entry.kind, item.mode) {
             (Kind::Symlink(_), _) => entry.mode == 0o777,
             (_, Some(mode)) => entry.mode == mode,
-            (_, None) => entry.mode & !plain == 0,
+            // A copy that keeps owners takes files as they are.
+            (_, None) => item.owner.is_none() || entry.mode & !plain == 0,
         };
-        if explains && (parent || (mode_fits && entry.owner == item.owner)) {
+        if explains && (parent || (mode_fits && item.owner.is_none_or(|owner| entry.owner == owner))) {
             return Ok(());
         }
     }
@@ -171,7 +172,7 @@ mod tests {
     fn item(destination: &str, mode: Option<u32>) -> CopyItem {
         let path = destination.parse().unwrap();
         let destination = Destination { path, directory: destination.ends_with('/') };
-        CopyItem { source: "/x".into(), destination, mode, owner: USER }
+        CopyItem { source: "/x".into(), destination, mode, owner: Some(USER), exclude: Vec::new(), parents: None }
     }
 
     fn output(parents: Parents) -> Output {

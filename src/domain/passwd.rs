@@ -1,5 +1,7 @@
 //! The generated `/etc/passwd` and `/etc/group` of a build Pod, and reading a home out of such a file.
 
+use super::recipe::Owner;
+
 /// The home of a user that has none: always writable, since `/tmp` is.
 pub const FALLBACK_HOME: &str = "/tmp/home";
 
@@ -36,6 +38,60 @@ pub fn home(passwd: &str, uid: u32) -> Option<&str> {
     })
 }
 
+/// A user of a container, looked up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// User ID.
+    pub uid: u32,
+    /// Group ID.
+    pub gid: u32,
+    /// The home directory; `/` for a user without an entry.
+    pub home: String,
+}
+
+impl User {
+    /// Whom this user's files belong to.
+    #[must_use]
+    pub fn owner(&self) -> Owner {
+        Owner { uid: self.uid, gid: self.gid }
+    }
+}
+
+/// Looks `user` up as container runtimes do: `name[:group]`, either as a number too. A number needs no entry; without a
+/// group it is the entry's, else 0.
+///
+/// # Errors
+/// When a name has no entry; says which.
+pub fn look_up(user: &str, passwd: &str, group: &str) -> Result<User, String> {
+    let (name, wanted_group) = user.split_once(':').map_or((user, None), |(name, group)| (name, Some(group)));
+    let id: Option<u32> = name.parse().ok();
+    let is_it = |fields: &Vec<&str>| match id {
+        Some(id) => fields.get(2).is_some_and(|field| field.parse() == Ok(id)),
+        None => fields.first() == Some(&name),
+    };
+    let entry = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(is_it);
+    let field = |index: usize| entry.as_ref().and_then(|fields| fields.get(index).copied());
+    let uid = id.or_else(|| field(2)?.parse().ok());
+    let uid = uid.ok_or_else(|| format!("the user `{name}` is not in the image's /etc/passwd"))?;
+    let gid = match wanted_group {
+        None => field(3).and_then(|field| field.parse().ok()).unwrap_or_default(),
+        Some(name) => name
+            .parse()
+            .ok()
+            .or_else(|| group_id(group, name))
+            .ok_or_else(|| format!("the group `{name}` is not in the image's /etc/group"))?,
+    };
+    let home = field(5).filter(|home| home.starts_with('/')).unwrap_or("/").to_owned();
+    Ok(User { uid, gid, home })
+}
+
+fn group_id(group: &str, name: &str) -> Option<u32> {
+    group.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,6 +111,26 @@ mod tests {
         let text = "root:x:0:0::/root:/bin/sh\nbroken\ngradle:x:1000:1000::/home/gradle:/bin/bash\nempty:x:5:5:::\n";
         assert_eq!(home(text, 1000), Some("/home/gradle"));
         assert_eq!((home(text, 5), home(text, 6)), (None, None));
+    }
+
+    #[test]
+    fn users_are_looked_up_as_runtimes_do() {
+        let passwd = "root:x:0:0::/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\nbroken:x\n";
+        let group = "root:x:0:\nstaff:x:50:\n";
+        let found = |user: &str| look_up(user, passwd, group).map(|user| (user.uid, user.gid, user.home));
+        for (user, uid, gid, home) in [
+            ("app", 1000, 1001, "/home/app"),
+            ("1000", 1000, 1001, "/home/app"),
+            ("app:staff", 1000, 50, "/home/app"),
+            ("7", 7, 0, "/"),
+            ("7:8", 7, 8, "/"),
+            ("root", 0, 0, "/root"),
+        ] {
+            assert_eq!(found(user), Ok((uid, gid, home.to_owned())), "{user}");
+        }
+        assert!(found("nobody").unwrap_err().contains("/etc/passwd"));
+        assert!(found("app:none").unwrap_err().contains("/etc/group"));
+        assert!(found("broken").is_err());
     }
 
     #[test]

@@ -25,6 +25,9 @@ pub struct Recipe {
     pub env_from: Vec<String>,
     /// Where caches are mounted. Their contents are not part of the key, but what they hide of the image is.
     pub mounts: Vec<String>,
+    /// What of the source is not seen: patterns of a `.dockerignore`, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignore: Vec<String>,
     /// Diff IDs of the artifact layers that [`Step::CopyArtifact`] names by index.
     pub inputs: Vec<Digest>,
     /// What happens, in order.
@@ -41,11 +44,17 @@ pub enum Step {
     CopySource {
         /// What is taken and where it goes; sources are relative to the source directory.
         items: Vec<CopyItem>,
+        /// Whom all of it belongs to, by names of the container, as for `Run`; none leaves it to the items.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        owner: Option<String>,
     },
     /// An artifact layer of another stage is unpacked at `/` of the build container.
     CopyArtifact {
         /// Index into [`Recipe::inputs`].
         input: usize,
+        /// As for `CopySource`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        owner: Option<String>,
     },
     /// A process runs to its end; any exit code but 0 fails the stage.
     Run {
@@ -55,6 +64,22 @@ pub enum Step {
         env: BTreeMap<String, String>,
         /// Created when missing.
         working_dir: ImagePath,
+        /// A user of the container other than its own, as USER in a Dockerfile writes it: `name[:group]`, either as a number too.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        user: Option<String>,
+    },
+    /// A directory is made with mode 0755, and those above it; one that exists stays as it is.
+    MakeDirectory {
+        /// The directory.
+        path: ImagePath,
+        /// Whom it belongs to, as for `Run`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        user: Option<String>,
+    },
+    /// Files whose text is given are written.
+    WriteFiles {
+        /// The files.
+        files: Vec<TextFile>,
     },
 }
 
@@ -93,7 +118,28 @@ pub struct CopyItem {
     /// Permission bits for all files and directories copied; none keeps those of the files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<u32>,
-    /// Numeric owner and group of everything copied.
+    /// Numeric owner and group of everything copied; none keeps those of the files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Owner>,
+    /// Patterns, relative to what is copied, of files that are left out: COPY --exclude.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
+    /// Whether matches keep their path below the destination, without so many leading components: COPY --parents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parents: Option<usize>,
+}
+
+/// A file whose text is given in the spec or the Dockerfile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TextFile {
+    /// Where it is.
+    pub path: ImagePath,
+    /// Its bytes.
+    pub content: String,
+    /// Permission bits.
+    pub mode: u32,
+    /// Numeric owner.
     pub owner: Owner,
 }
 
@@ -187,14 +233,16 @@ mod tests {
             user: Some(65532),
             env_from: vec!["TOKEN".into()],
             mounts: vec!["/cache".into()],
+            ignore: vec!["*.md".into()],
             inputs: vec![Digest::of(b"input")],
             steps: vec![
-                Step::CopySource { items: vec![item(".", "/workspace/")] },
-                Step::CopyArtifact { input: 0 },
+                Step::CopySource { items: vec![item(".", "/workspace/")], owner: None },
+                Step::CopyArtifact { input: 0, owner: None },
                 Step::Run {
                     command: vec!["make".into()],
                     env: BTreeMap::from([("A".into(), "1".into())]),
                     working_dir: "/workspace".parse().unwrap(),
+                    user: None,
                 },
             ],
             outputs: vec![Output { items: vec![item("/workspace/app", "/app")], parents: Parents::All }],
@@ -206,19 +254,34 @@ mod tests {
             source: source.into(),
             destination: Destination { path: destination.parse().unwrap(), directory: destination.ends_with('/') },
             mode: None,
-            owner: Owner::default(),
+            owner: Some(Owner::default()),
+            exclude: Vec::new(),
+            parents: None,
         }
     }
 
     #[test]
     fn every_input_changes_the_key() {
-        let changes: [(&str, fn(&mut Recipe)); 12] = [
+        let changes: [(&str, fn(&mut Recipe)); 17] = [
             ("format", |r| r.format += 1),
             ("platform", |r| r.platform = Platform::linux("arm64")),
             ("image", |r| r.image = Some(Digest::of(b"other"))),
             ("user", |r| r.user = None),
             ("env_from", |r| r.env_from.clear()),
             ("mounts", |r| r.mounts.clear()),
+            ("ignore", |r| r.ignore.clear()),
+            ("step user", |r| {
+                if let Some(Step::Run { user, .. }) = r.steps.last_mut() {
+                    *user = Some("app".into());
+                }
+            }),
+            ("copy owner", |r| {
+                if let Some(Step::CopySource { owner, .. }) = r.steps.first_mut() {
+                    *owner = Some("app".into());
+                }
+            }),
+            ("output parents of sources", |r| r.outputs[0].items[0].parents = Some(0)),
+            ("output exclude", |r| r.outputs[0].items[0].exclude.push("*.md".into())),
             ("inputs", |r| r.inputs = vec![Digest::of(b"other")]),
             ("steps", |r| {
                 r.steps.pop();
@@ -229,7 +292,7 @@ mod tests {
                 }
             }),
             ("output mode", |r| r.outputs[0].items[0].mode = Some(0o755)),
-            ("output owner", |r| r.outputs[0].items[0].owner.uid = 1),
+            ("output owner", |r| r.outputs[0].items[0].owner = None),
             ("output parents", |r| r.outputs[0].parents = Parents::Unusual),
         ];
         let base = recipe();

@@ -277,7 +277,7 @@ impl<S> FileTree<S> {
 pub fn carries_parent(parents: Parents, directory: &TreePath) -> bool {
     match parents {
         Parents::All => true,
-        Parents::Unusual => !is_usual(directory),
+        Parents::Unusual => !is_usual(directory.as_bytes()),
         Parents::None => false,
     }
 }
@@ -287,17 +287,18 @@ pub fn carries_parent(parents: Parents, directory: &TreePath) -> bool {
 pub fn carries_directory(parents: Parents, directory: &TreePath) -> bool {
     match parents {
         Parents::All | Parents::None => true,
-        Parents::Unusual => !is_usual(directory),
+        Parents::Unusual => !is_usual(directory.as_bytes()),
     }
 }
 
-/// Directories that a base image has, often as symbolic links (`/lib`, `/var/run`) or with modes of their own (`/tmp`).
-fn is_usual(directory: &TreePath) -> bool {
+/// Whether `directory`, without a leading `/`, is one that a base image has, often as symbolic links (`/lib`, `/var/run`) or with modes of their own (`/tmp`).
+#[must_use]
+pub fn is_usual(directory: &[u8]) -> bool {
     const USUAL: &str = "bin boot dev etc etc/ssl etc/ssl/certs home lib lib/aarch64-linux-gnu lib/x86_64-linux-gnu lib32 \
          lib64 libx32 media mnt opt proc root run sbin srv sys tmp usr usr/bin usr/include usr/lib \
          usr/lib/aarch64-linux-gnu usr/lib/x86_64-linux-gnu usr/lib64 usr/local usr/local/bin usr/local/lib usr/sbin \
          usr/share var var/cache var/lib var/log var/run var/spool var/tmp";
-    USUAL.split_ascii_whitespace().any(|usual| usual.as_bytes() == directory.as_bytes())
+    USUAL.split_ascii_whitespace().any(|usual| usual.as_bytes() == directory)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Reads what copy items name below a root directory into a [`FileTree`]. Decides nothing about what a layer may hold.
 
 use std::{
+    borrow::Cow,
     collections::BTreeSet,
     ffi::OsStr,
     fs::{self, Metadata},
@@ -16,8 +17,9 @@ use globset::{GlobBuilder, GlobMatcher};
 
 use super::rooted::{Last, resolve};
 use crate::domain::{
+    dockerfile::{Problem, ignore::Ignore},
     layer::LayerWriter,
-    recipe::{CopyItem, Parents},
+    recipe::{CopyItem, Owner, Parents},
     tree::{Attributes, Conflict, Content, FileTree, Kind, TreePath, TreePathError},
     value::Digest,
 };
@@ -86,18 +88,20 @@ pub enum CollectError {
     },
 }
 
-/// Collects `items` below `root`; the tree's sources are paths to open. Nothing outside of `root` is ever read.
+/// Collects `items` below `root`; the tree's sources are paths to open. Nothing outside of `root` is ever read, nor what
+/// `ignore` hides of it.
 pub fn collect(
     root: &Path,
     items: &[CopyItem],
     parents: Parents,
     scope: Scope,
+    ignore: &Ignore,
 ) -> Result<FileTree<PathBuf>, CollectError> {
     let mounted = match scope {
         Scope::Container => mounted_files(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()),
         Scope::Source => BTreeSet::new(),
     };
-    let mut collector = Collector { root, scope, mounted, tree: FileTree::new(parents) };
+    let mut collector = Collector { root, scope, mounted, ignore, tree: FileTree::new(parents) };
     for item in items {
         collector.item(item)?;
     }
@@ -129,7 +133,17 @@ struct Collector<'a> {
     scope: Scope,
     /// Files that the kubelet has mounted, like /etc/hosts with the Pod's address: not the stage's, different in each run.
     mounted: BTreeSet<PathBuf>,
+    /// What is not seen, relative to the root.
+    ignore: &'a Ignore,
     tree: FileTree<PathBuf>,
+}
+
+/// One match of an item on its way into the tree.
+struct Found<'a> {
+    item: &'a CopyItem,
+    /// What the item leaves out, relative to `top`.
+    exclude: &'a Ignore,
+    top: PathBuf,
 }
 
 impl Collector<'_> {
@@ -138,49 +152,77 @@ impl Collector<'_> {
         if matches.len() > 1 && !item.destination.directory {
             return Err(CollectError::SeveralMatches(item.source.clone()));
         }
+        let exclude = self.patterns(item)?;
         let destination = item.destination.path.relative().as_bytes();
         for named in &matches {
             // As Docker's COPY: what an item names is followed, links further down are copied as links.
-            let found = resolve(self.root, named, Last::Follow).map_err(|source| read(named, source))?;
-            let metadata = fs::symlink_metadata(&found).map_err(|source| read(&found, source))?;
+            let path = resolve(self.root, named, Last::Follow).map_err(|source| read(named, source))?;
+            let metadata = fs::symlink_metadata(&path).map_err(|source| read(&path, source))?;
+            let destination = kept_parents(item, named, metadata.is_dir(), destination);
+            let top = if metadata.is_dir() { path.clone() } else { path.parent().unwrap_or(&path).to_owned() };
+            let found = Found { item, exclude: &exclude, top };
             if metadata.is_dir() {
-                self.directory(item, &found, &metadata, destination)?;
+                self.directory(&found, &path, &metadata, &destination)?;
                 continue;
             }
             let name = named.file_name().unwrap_or_default().as_bytes();
-            let into = item.destination.directory
+            let into = item.parents.is_some()
+                || item.destination.directory
                 || destination.is_empty()
-                || TreePath::new(destination).is_ok_and(|path| self.tree.is_directory(&path));
-            let target = if into { below(destination, name) } else { destination.to_vec() };
-            self.insert(item, &found, &metadata, target)?;
+                || TreePath::new(&destination[..]).is_ok_and(|path| self.tree.is_directory(&path));
+            let target = if into { below(&destination, name) } else { destination };
+            if !self.is_hidden(&found, &path) {
+                self.insert(item, &path, &metadata, target)?;
+            }
         }
         Ok(())
     }
 
+    /// What an item leaves out.
+    fn patterns(&self, item: &CopyItem) -> Result<Ignore, CollectError> {
+        Ignore::parse(&item.exclude.join("\n")).map_err(|problems| CollectError::Source {
+            source_path: item.source.clone(),
+            problem: problems.iter().map(Problem::sentence).collect::<Vec<_>>().join("; "),
+        })
+    }
+
     fn directory(
         &mut self,
-        item: &CopyItem,
+        found: &Found<'_>,
         path: &Path,
         metadata: &Metadata,
         destination: &[u8],
     ) -> Result<(), CollectError> {
-        if self.is_left_out(path) {
+        if self.is_left_out(path) || self.is_hidden_whole(found, path) {
             return Ok(());
         }
-        if !destination.is_empty() {
-            self.insert(item, path, metadata, destination.to_vec())?;
+        // What only leads to files that are seen again is not there for itself.
+        if !destination.is_empty() && !self.is_hidden(found, path) {
+            self.insert(found.item, path, metadata, destination.to_vec())?;
         }
         for name in names(path)? {
             let inner = path.join(OsStr::from_bytes(&name));
             let metadata = fs::symlink_metadata(&inner).map_err(|source| read(&inner, source))?;
             let target = below(destination, &name);
             if metadata.is_dir() {
-                self.directory(item, &inner, &metadata, &target)?;
-            } else if !self.mounted.contains(&inner) {
-                self.insert(item, &inner, &metadata, target)?;
+                self.directory(found, &inner, &metadata, &target)?;
+            } else if !self.mounted.contains(&inner) && !self.is_hidden(found, &inner) {
+                self.insert(found.item, &inner, &metadata, target)?;
             }
         }
         Ok(())
+    }
+
+    /// Whether the ignore file or the item itself leaves `path` out.
+    fn is_hidden(&self, found: &Found<'_>, path: &Path) -> bool {
+        relative(self.root, path).is_some_and(|path| self.ignore.ignores(&path))
+            || relative(&found.top, path).is_some_and(|path| found.exclude.ignores(&path))
+    }
+
+    /// Whether nothing below `path` can be seen either.
+    fn is_hidden_whole(&self, found: &Found<'_>, path: &Path) -> bool {
+        relative(self.root, path).is_some_and(|path| self.ignore.ignores_all_of(&path))
+            || relative(&found.top, path).is_some_and(|path| found.exclude.ignores_all_of(&path))
     }
 
     fn insert(
@@ -206,7 +248,8 @@ impl Collector<'_> {
             return Err(CollectError::Kind(path.to_owned()));
         };
         let target = TreePath::new(target).map_err(|problem| CollectError::Name { path: path.to_owned(), problem })?;
-        let attributes = Attributes { mode: self.mode(item, metadata), owner: item.owner };
+        let attributes =
+            Attributes { mode: self.mode(item, metadata), owner: item.owner.unwrap_or_else(|| self.owner(metadata)) };
         Ok(self.tree.insert(target, attributes, content)?)
     }
 
@@ -219,11 +262,21 @@ impl Collector<'_> {
         }
         let mode = metadata.mode();
         match self.scope {
+            // As it is, as COPY --from has it.
+            Scope::Container if item.owner.is_none() => mode & 0o7777,
             Scope::Source if metadata.is_dir() || mode & 0o111 != 0 => 0o755,
             Scope::Source => 0o644,
             // setuid and setgid need a declared mode; directories have setgid from a volume's fsGroup.
             Scope::Container if metadata.is_dir() => mode & 0o1777,
             Scope::Container => mode & 0o777,
+        }
+    }
+
+    fn owner(&self, metadata: &Metadata) -> Owner {
+        match self.scope {
+            // Nobody in particular has fetched it.
+            Scope::Source => Owner::default(),
+            Scope::Container => Owner { uid: metadata.uid(), gid: metadata.gid() },
         }
     }
 
@@ -248,6 +301,7 @@ impl Collector<'_> {
             self.glob(&start, Path::new(""), &matcher, depth, &mut found)?;
             found.sort();
         }
+        found.retain(|path| !self.ignore.ignores_all_of(&path.to_string_lossy()));
         if found.is_empty() {
             return Err(CollectError::Missing { source_path: source.into(), nearby: self.nearby(&start) });
         }
@@ -303,6 +357,22 @@ impl Collector<'_> {
         self.scope == Scope::Container
             && path.strip_prefix(self.root).is_ok_and(|path| LEFT_OUT.iter().any(|out| path == Path::new(out)))
     }
+}
+
+/// The destination of a match that keeps its path: without as many leading components as the item says.
+fn kept_parents(item: &CopyItem, named: &Path, is_directory: bool, destination: &[u8]) -> Vec<u8> {
+    let Some(dropped) = item.parents else { return destination.to_vec() };
+    let path: PathBuf = named.components().skip(dropped).collect();
+    let path = if is_directory { Some(path.as_path()) } else { path.parent() };
+    match path.map(|path| path.as_os_str().as_bytes()).filter(|path| !path.is_empty()) {
+        Some(path) => below(destination, path),
+        None => destination.to_vec(),
+    }
+}
+
+/// `path` as ignore patterns see it; none for `top` itself.
+fn relative<'a>(top: &Path, path: &'a Path) -> Option<Cow<'a, str>> {
+    path.strip_prefix(top).ok().filter(|path| !path.as_os_str().is_empty()).map(Path::to_string_lossy)
 }
 
 /// The mount points in `mountinfo` (proc(5)) that are no directories.

@@ -9,6 +9,8 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
+use crate::domain::recipe::Owner;
+
 /// What happens to a link at the very end of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Last {
@@ -53,6 +55,27 @@ pub fn resolve(root: &Path, path: &Path, last: Last) -> io::Result<PathBuf> {
     Ok(root.join(done.iter().collect::<PathBuf>()))
 }
 
+/// Makes the directory `path` and those above it with mode 0755 for `owner`; what exists stays as it is.
+pub fn make_directory(root: &Path, path: &Path, owner: Option<Owner>) -> io::Result<()> {
+    let full = resolve(root, path, Last::Follow)?;
+    let below = full.strip_prefix(root).map_err(io::Error::other)?;
+    let above: Vec<&Path> = below.ancestors().filter(|path| !path.as_os_str().is_empty()).collect();
+    for directory in above.into_iter().rev().map(|path| root.join(path)) {
+        match std::fs::create_dir(&directory) {
+            Ok(()) => {
+                // Whatever the umask is.
+                std::fs::set_permissions(&directory, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+                if let Some(Owner { uid, gid }) = owner {
+                    std::os::unix::fs::lchown(&directory, Some(uid), Some(gid))?;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 fn parts(path: &Path) -> Vec<OsString> {
     let named = path.components().filter_map(|component| match component {
         Component::Normal(name) => Some(name.to_owned()),
@@ -67,6 +90,21 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+
+    #[test]
+    fn directories_are_made_within_the_root_and_existing_ones_kept() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        std::fs::create_dir(root.join("srv")).unwrap();
+        std::fs::set_permissions(root.join("srv"), PermissionsExt::from_mode(0o711)).unwrap();
+        symlink("/srv", root.join("link")).unwrap();
+        make_directory(root, Path::new("/link/a/b"), None).unwrap();
+        let mode = |path: &str| std::fs::metadata(root.join(path)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!((mode("srv"), mode("srv/a"), mode("srv/a/b")), (0o711, 0o755, 0o755));
+        std::fs::write(root.join("file"), "").unwrap();
+        assert!(make_directory(root, Path::new("file"), None).is_err());
+    }
 
     #[test]
     fn links_never_leave_the_root() {

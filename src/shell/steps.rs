@@ -20,13 +20,26 @@ use rustix::{
     process::{Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process, kill_process_group, wait},
 };
 
-use crate::domain::tail::LastBytes;
+use crate::domain::{passwd::User, tail::LastBytes};
 
 /// Codes of a shell for a command that cannot be run, and that is not there.
 const CANNOT_RUN: i32 = 126;
 const NOT_FOUND: i32 = 127;
 /// 128 + SIGTERM.
 pub const TERMINATED: i32 = 143;
+
+/// What a step runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Process<'a> {
+    /// Program and arguments.
+    pub command: &'a [String],
+    /// Variables on top of the container's own.
+    pub env: &'a BTreeMap<String, String>,
+    /// Where it starts; made when missing.
+    pub directory: &'a Path,
+    /// Whom it runs as; none is who we are.
+    pub user: Option<&'a User>,
+}
 
 /// Stops the steps from another thread.
 #[derive(Debug, Default)]
@@ -80,26 +93,28 @@ impl Steps {
     }
 
     /// Runs one command to its end and gives its exit code, 128 + signal number when it was killed.
-    pub fn run(&mut self, command: &[String], env: &BTreeMap<String, String>, directory: &Path) -> io::Result<i32> {
+    pub fn run(&mut self, process: Process<'_>) -> io::Result<i32> {
         self.interrupt.active.store(true, Ordering::SeqCst);
         // Whoever stops us either sees that a step is active, or is seen here.
-        let code = if self.interrupt.stopped.load(Ordering::SeqCst) {
-            Ok(TERMINATED)
-        } else {
-            self.run_active(command, env, directory)
-        };
+        let code =
+            if self.interrupt.stopped.load(Ordering::SeqCst) { Ok(TERMINATED) } else { self.run_active(process) };
         self.interrupt.active.store(false, Ordering::SeqCst);
         // A step may take the signal for a reason to end well, but its work is not done.
         code.map(|code| if code == 0 && self.interrupt.stopped.load(Ordering::SeqCst) { TERMINATED } else { code })
     }
 
-    fn run_active(&mut self, command: &[String], env: &BTreeMap<String, String>, directory: &Path) -> io::Result<i32> {
+    fn run_active(&mut self, process: Process<'_>) -> io::Result<i32> {
+        let Process { command, env, directory, user } = process;
         let Some((program, arguments)) = command.split_first() else { return Ok(0) };
         if let Err(error) = fs::create_dir_all(directory) {
             return self.refuse(CANNOT_RUN, &format!("failed to create {}: {error}", directory.display()));
         }
         let mut builder = Command::new(program);
-        builder.args(arguments).env_clear().envs(&self.environment).envs(env).current_dir(directory).process_group(0);
+        builder.args(arguments).env_clear().envs(&self.environment);
+        if let Some(user) = user {
+            builder.env("HOME", &user.home).uid(user.uid).gid(user.gid);
+        }
+        builder.envs(env).current_dir(directory).process_group(0);
         builder.stdin(Stdio::null()).stdout(self.stdout.try_clone()?).stderr(self.stderr.try_clone()?);
         let child = match builder.spawn() {
             Ok(child) => child,

@@ -15,6 +15,7 @@ use std::{
 use super::rooted::{Last, resolve};
 use crate::domain::{
     layer_reader::{LayerError, LayerReader},
+    recipe::Owner,
     tree::{Entry, Kind, TreePath},
 };
 
@@ -37,14 +38,15 @@ pub enum UnpackError {
     Link(TreePath),
 }
 
-/// Unpacks `archive` below `root` as the user that we are; owners are set only by root. Existing directories are left as they
+/// Unpacks `archive` below `root` as the user that we are; owners are set only by root, all of them `owner` if given. Existing directories are left as they
 /// are, existing files and links are replaced.
-pub fn unpack(root: &Path, archive: impl Read) -> Result<(), UnpackError> {
+pub fn unpack(root: &Path, archive: impl Read, owner: Option<Owner>) -> Result<(), UnpackError> {
     let chown = rustix::process::geteuid().is_root();
     let mut unpacker = Unpacker { root, chown, parent: None, files: HashSet::new(), directories: Vec::new() };
     let mut archive = LayerReader::new(archive);
     let mut buffer = vec![0; 64 * 1024];
-    while let Some(entry) = archive.next_entry()? {
+    while let Some(mut entry) = archive.next_entry()? {
+        entry.owner = owner.unwrap_or(entry.owner);
         unpacker.entry(&entry, &mut archive, &mut buffer)?;
     }
     unpacker.finish()
@@ -175,7 +177,7 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
-    use crate::domain::{layer::LayerWriter, recipe::Owner};
+    use crate::domain::layer::LayerWriter;
 
     fn of(path: &str, kind: Kind, mode: u32) -> Entry {
         // Our own user, so that the tests say the same whether root runs them or not.
@@ -195,7 +197,7 @@ mod tests {
                 writer.content(b"hi").unwrap();
             }
         }
-        unpack(root, &writer.finish().unwrap().1[..])
+        unpack(root, &writer.finish().unwrap().1[..], None)
     }
 
     #[test]

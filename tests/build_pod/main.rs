@@ -38,7 +38,7 @@ fn sources() -> Memory {
 }
 
 fn copy_all() -> Step {
-    Step::CopySource { items: vec![item(".", "/workspace/")] }
+    Step::CopySource { items: vec![item(".", "/workspace/")], owner: None }
 }
 
 #[tokio::test]
@@ -79,8 +79,10 @@ async fn a_stage_becomes_an_artifact_with_the_same_bytes_each_time() {
 
 #[tokio::test]
 async fn the_key_follows_the_files_that_the_steps_see() {
-    let task =
-        task(vec![Step::CopySource { items: vec![item("lib", "/workspace/")] }], vec![output("/workspace", "/w")]);
+    let task = task(
+        vec![Step::CopySource { items: vec![item("lib", "/workspace/")], owner: None }],
+        vec![output("/workspace", "/w")],
+    );
     let mut keys = Vec::new();
     for source in [
         vec![("lib/a", "1"), ("other", "1")],
@@ -122,7 +124,7 @@ async fn an_artifact_of_one_stage_is_unpacked_in_the_next() {
     let outcome = Pod::new().run(&first, &memory).await;
     let artifact = memory.artifact(outcome.message.artifact.unwrap());
     let mut second = task(
-        vec![Step::CopyArtifact { input: 0 }, shell("cat ../opt/deps/a.txt > result")],
+        vec![Step::CopyArtifact { input: 0, owner: None }, shell("cat ../opt/deps/a.txt > result")],
         vec![output("/workspace/result", "/result")],
     );
     second.recipe.inputs = vec![artifact.layers[0].diff_id];
@@ -158,6 +160,7 @@ async fn a_step_killed_by_a_signal_and_one_that_is_not_there_have_a_shells_codes
         command: vec!["/no/such/tool".into()],
         env: std::collections::BTreeMap::default(),
         working_dir: "/".parse().unwrap(),
+        user: None,
     };
     for (step, code) in [(shell("kill -9 $$"), 137), (absent, 127)] {
         let outcome = Pod::new().run(&task(vec![step], vec![]), &sources()).await;

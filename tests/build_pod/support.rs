@@ -243,7 +243,14 @@ fn agent_settings(pod: &Path) -> AgentSettings {
 pub fn item(source: &str, destination: &str) -> CopyItem {
     let path = destination.parse().unwrap();
     let destination = Destination { path, directory: destination.ends_with('/') };
-    CopyItem { source: source.into(), destination, mode: None, owner: Owner::default() }
+    CopyItem {
+        source: source.into(),
+        destination,
+        mode: None,
+        owner: Some(Owner::default()),
+        exclude: Vec::new(),
+        parents: None,
+    }
 }
 
 pub fn shell(line: &str) -> Step {
@@ -251,6 +258,7 @@ pub fn shell(line: &str) -> Step {
         command: ["/bin/sh", "-e", "-c", line].map(str::to_owned).into(),
         env: BTreeMap::from([("LITERAL".into(), "from the recipe".into())]),
         working_dir: "/workspace".parse().unwrap(),
+        user: None,
     }
 }
 
@@ -266,6 +274,7 @@ pub fn task(steps: Vec<Step>, outputs: Vec<Output>) -> StageTask {
         user: Some(65532),
         env_from: vec!["TOKEN".into()],
         mounts: Vec::new(),
+        ignore: Vec::new(),
         inputs: vec![],
         steps,
         outputs,

@@ -17,7 +17,7 @@ fn manifest(name: &str) -> Value {
 
 #[tokio::test]
 async fn every_example_becomes_an_image_that_does_what_its_readme_says() {
-    let world = World::new("examples").await;
+    let (world, baseline) = (World::new("examples").await, World::with_security("examples-root", "baseline").await);
     let mut names: Vec<_> =
         fs::read_dir(format!("{ROOT}/examples")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
@@ -28,10 +28,14 @@ async fn every_example_becomes_an_image_that_does_what_its_readme_says() {
             "chain" => (Some("IMAGES\nSAFE\nSMALL\n"), 2_000_000),
             "base-image" => (Some("world\n"), 20_000_000),
             "java" => (Some("hello from Java 17\n"), 500_000_000),
+            "dockerfile" => (None, 1_900_000),
+            "dockerfile-four-stages" => (Some("greetings from C\nline 1\nline 2\nline 3\n"), 4_000_000),
             other => panic!("say here what the example {other} does"),
         };
         let manifest = manifest(name);
         let resource = manifest["metadata"]["name"].as_str().unwrap();
+        // Stages of a Dockerfile run as root in their container.
+        let world = if manifest["spec"]["dockerfile"].is_null() { &world } else { &baseline };
         world.apply(resource, manifest["spec"].clone()).await;
         let image = world.ready(resource).await.image.unwrap();
         println!("{name}: {}", image.display_size);

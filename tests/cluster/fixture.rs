@@ -312,13 +312,27 @@ fn git(directory: &std::path::Path, args: &[&str]) -> String {
 
 /// The text of one file of an image.
 pub(crate) fn file_in(image: &str, path: &str) -> String {
+    tar_of(image, &["--extract", "--to-stdout", "--file"], &[path])
+}
+
+/// All entries of an image: mode, numeric owner, name, and where links lead.
+pub(crate) fn listing(image: &str) -> Vec<String> {
+    let listed = tar_of(image, &["--list", "--verbose", "--numeric-owner", "--file"], &[]);
+    let short = |line: &str| {
+        let words: Vec<_> = line.split_ascii_whitespace().collect();
+        // Behind mode and owner come size, date and time.
+        [&words[..2], &words[5..]].concat().join(" ")
+    };
+    listed.lines().map(short).collect()
+}
+
+fn tar_of(image: &str, before: &[&str], after: &[&str]) -> String {
     let directory = tempfile::tempdir().unwrap();
     let archive = directory.path().join("image.tar");
     let crane = Command::new("crane").args(["export", "--insecure", image]).arg(&archive).output().expect("crane");
     assert!(crane.status.success(), "crane export {image}: {}", String::from_utf8_lossy(&crane.stderr));
-    let tar = Command::new("tar").args(["--extract", "--to-stdout", "--file"]).arg(&archive).arg(path).output();
-    let tar = tar.expect("tar");
-    assert!(tar.status.success(), "{path} of {image}: {}", String::from_utf8_lossy(&tar.stderr));
+    let tar = Command::new("tar").args(before).arg(&archive).args(after).output().expect("tar");
+    assert!(tar.status.success(), "tar {before:?} {after:?} of {image}: {}", String::from_utf8_lossy(&tar.stderr));
     String::from_utf8(tar.stdout).unwrap()
 }
 

@@ -1,5 +1,6 @@
 //! `MinimalImage` in `minimalimage.dev/v1alpha1`. Field docs are user docs: `kubectl explain` prints them.
 
+mod dockerfile;
 mod image;
 mod source;
 mod stage;
@@ -9,6 +10,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use dockerfile::{BuildArgument, DockerfileSpec, StagePod};
 pub use image::{Base, Copy, File, ImageBase, ImageSpec, LiteralVariable, Port, Protocol, ScratchBase};
 pub use source::{
     ConfigMapSource, GitReference, GitSource, HttpSource, InlineFile, InlineSource, LocalReference, Source,
@@ -55,7 +57,7 @@ pub const FLUX_REQUESTED_AT: &str = "reconcile.fluxcd.io/requestedAt";
     )
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = Rule::new("!has(self.stages) || !self.stages.exists(s, s.name == 'source')").message("the stage name `source` is reserved for the source itself; choose another"))]
+#[x_kube(validation = Rule::new("!has(self.stages) || !self.stages.exists(s, s.name == 'source')").message("the stage name `source` is reserved for the source itself; choose another"), validation = Rule::new("!(has(self.stages) && has(self.dockerfile))").message("give either stages or dockerfile, not both"), validation = Rule::new("has(self.dockerfile) || has(self.image.copy) || has(self.image.files) || has(self.image.base.image)").message("image: give copy, files or base.image; without any of them it would be empty"), validation = Rule::new("!has(self.dockerfile) || !(has(self.image.copy) || has(self.image.base.image) || has(self.image.base.scratch) || has(self.image.command) || has(self.image.args) || has(self.image.env) || has(self.image.workingDir) || has(self.image.user) || has(self.image.ports) || has(self.image.volumes) || has(self.image.stopSignal))").message("with dockerfile only labels, annotations and files of image can be given; the rest comes from the Dockerfile"))]
 pub struct MinimalImageSpec {
     /// How often a branch, a tag and the tags of builder and base images are looked at for something newer, with some
     /// jitter. Sources and images that are pinned by commit or digest are never polled. Default: 10m. Example: 1h.
@@ -90,7 +92,13 @@ pub struct MinimalImageSpec {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub stages: Vec<Stage>,
 
+    /// A Dockerfile in place of `stages`; of `image` only labels, annotations and files can then be given.
+    /// Example: {path: Dockerfile, target: release}.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dockerfile: Option<DockerfileSpec>,
+
     /// The final image: what it starts from, what is copied into it, how it runs.
+    #[serde(default)]
     pub image: ImageSpec,
 
     /// The platform that stages run on and that the image is for; the operator's own image must be for it too.
@@ -109,9 +117,9 @@ pub struct MinimalImageSpec {
 
     /// The Pod Security Standard that build Pods keep. Restricted: they run as user 65532, files can only be put below
     /// /workspace, /tmp and /home/build. Baseline: the builder image's own user, which is usually root in the
-    /// container. Default: Restricted.
-    #[serde(default)]
-    pub pod_security: PodSecurity,
+    /// container; stages of a Dockerfile start as root, as Docker has it. Default: Restricted, with `dockerfile` Baseline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_security: Option<PodSecurity>,
 
     /// How many successful builds `status.history` remembers. Default: 10.
     #[serde(default = "default_successful_history")]
@@ -170,10 +178,9 @@ pub struct CacheRepository {
 }
 
 /// The Pod Security Standards under which stages can run.
-#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PodSecurity {
     /// Passes the `restricted` standard: user 65532, no capabilities, seccomp.
-    #[default]
     Restricted,
     /// Passes the `baseline` standard: the builder image's user, still without privilege.
     Baseline,

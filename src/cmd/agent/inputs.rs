@@ -15,6 +15,7 @@ use super::{Backend, LayerStream, blocking, combined, internal, interrupted, mis
 use crate::{
     domain::{
         artifact::Layer,
+        dockerfile::{Problem, ignore::Ignore},
         recipe::{Parents, Recipe, Step},
         task::{AgentFailure, FailureReason},
         tree::FileTree,
@@ -65,22 +66,31 @@ impl Inputs {
 }
 
 fn prepare(recipe: &Recipe, root: &Path) -> Result<Inputs, AgentFailure> {
+    let ignore = ignore_of(recipe)?;
     let mut trees = BTreeMap::new();
     let mut digests = Vec::new();
     for (index, step) in recipe.steps.iter().enumerate() {
-        if let Step::CopySource { items } = step {
-            let tree = collect(root, items, Parents::None, Scope::Source).map_err(source_failure)?;
+        if let Step::CopySource { items, .. } = step {
+            let tree = collect(root, items, Parents::None, Scope::Source, &ignore).map_err(source_failure)?;
             digests.push(collect::write(&tree, io::sink()).map_err(source_failure)?);
             trees.insert(index, tree);
         }
     }
     if recipe.image.is_none() {
         for output in &recipe.outputs {
-            let tree = collect(root, &output.items, output.parents, Scope::Source).map_err(output_failure)?;
+            let tree = collect(root, &output.items, output.parents, Scope::Source, &ignore).map_err(output_failure)?;
             digests.push(collect::write(&tree, io::sink()).map_err(source_failure)?);
         }
     }
     Ok(Inputs { trees, digest: Some(combined(&digests)) })
+}
+
+/// What the recipe hides of the source.
+pub(super) fn ignore_of(recipe: &Recipe) -> Result<Ignore, AgentFailure> {
+    Ignore::parse(&recipe.ignore.join("\n")).map_err(|problems| {
+        let problems: Vec<_> = problems.iter().map(Problem::sentence).collect();
+        AgentFailure::new(FailureReason::SourceInvalid, format!("the ignore file: {}", problems.join("; ")))
+    })
 }
 
 fn source_failure(error: CollectError) -> AgentFailure {

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Mutex};
 
 use futures::future::{join_all, try_join_all};
 use kube::ResourceExt;
+use tokio::sync::Semaphore;
 
 use crate::{
     api::{
@@ -15,7 +16,8 @@ use crate::{
         credentials::Keychain,
         decide::{Facts, Question, ResolvedImage, Trouble},
         git::GitRef,
-        plan::{GitTarget, Plan, SourceKind},
+        image::RuntimeConfig,
+        plan::{GitTarget, Outline, SourceKind},
         recipe::Key,
         record::Signer,
         settings::Settings,
@@ -34,6 +36,9 @@ use crate::{
     },
 };
 
+/// Texts of a source's files; none where there is no such file.
+pub(super) type Texts = BTreeMap<String, Option<String>>;
+
 /// Names the server that a Secret may be sent to.
 const HOST_ANNOTATION: &str = "minimalimage.dev/host";
 
@@ -51,6 +56,12 @@ pub(super) struct World {
     pub account: String,
     /// Unpacked sizes by manifest digest: they follow from content, so whoever may read the manifest may know them.
     pub sizes: Memo<Digest, u64>,
+    /// The Dockerfile and what belongs to it of a resource (by UID and generation) at a revision.
+    pub files: Memo<(String, i64, String), Texts>,
+    /// What an image's config says, by the UID of the resource whose credentials have read it.
+    pub configs: Memo<(String, Digest), RuntimeConfig>,
+    /// Sources that are read at the same time: each takes room on the disk and some memory.
+    pub readers: Semaphore,
     /// Artifacts that a resource (by UID) has adopted under a key, so that later passes of its build need not ask again.
     pub adopted: Memo<(String, Digest, Key), Artifact>,
 }
@@ -62,7 +73,7 @@ pub(super) struct Memo<K, V>(Mutex<BTreeMap<K, V>>);
 pub(super) struct Answers<'a> {
     pub world: &'a World,
     pub image: &'a MinimalImage,
-    pub plan: &'a Plan,
+    pub outline: &'a Outline,
     pub id: ImageId,
 }
 
@@ -89,6 +100,14 @@ impl Answers<'_> {
                 let answer = self.resolve(&reference).await;
                 Box::new(move |facts| drop(facts.images.insert(reference, answer)))
             }
+            Question::Files { revision, paths } => {
+                let answer = self.files(revision, &paths).await;
+                Box::new(|facts| facts.files = Some(answer))
+            }
+            Question::Config(reference) => {
+                let answer = self.config(&reference).await;
+                Box::new(move |facts| drop(facts.configs.insert(reference, answer)))
+            }
             Question::Record(key) => {
                 let answer = self.record(&key).await;
                 Box::new(move |facts| drop(facts.records.insert(key, answer)))
@@ -109,7 +128,7 @@ impl Answers<'_> {
     }
 
     async fn revision(&self) -> Result<String, Trouble> {
-        let Some(source) = &self.plan.source else { return Ok(String::new()) };
+        let Some(source) = &self.outline.source else { return Ok(String::new()) };
         match &source.kind {
             SourceKind::Git { url, target, .. } => {
                 let reference = git_reference(target)?;
@@ -130,8 +149,8 @@ impl Answers<'_> {
     }
 
     /// The source's credential and the server that it is for.
-    async fn source_secret(&self) -> Result<Option<(Credential, String)>, Trouble> {
-        let Some(name) = self.plan.source.as_ref().and_then(|source| source.secret()) else { return Ok(None) };
+    pub(super) async fn source_secret(&self) -> Result<Option<(Credential, String)>, Trouble> {
+        let Some(name) = self.outline.source.as_ref().and_then(|source| source.secret()) else { return Ok(None) };
         let (data, annotations) = self.secret(name).await?;
         let Some(host) = annotations.get(HOST_ANNOTATION) else {
             let message = format!(
@@ -145,7 +164,8 @@ impl Answers<'_> {
 
     async fn resolve(&self, reference: &Reference) -> Result<ResolvedImage, Trouble> {
         let client = self.pull_client().await?;
-        let found = client.resolve(reference, &self.plan.platform).await.map_err(|error| registry_trouble(&error))?;
+        let found =
+            client.resolve(reference, &self.outline.platform).await.map_err(|error| registry_trouble(&error))?;
         let Some(found) = found else {
             let message = format!("{reference} does not exist in its registry: check name and tag");
             return Err(Trouble { reason: Reason::ImageNotFound, message });
@@ -194,7 +214,7 @@ impl Answers<'_> {
     /// The cache repository with the credentials for it.
     pub(super) async fn cache(&self) -> Result<Cache, Trouble> {
         let client = self.cache_client().await?;
-        Ok(Cache::new(client, self.plan.cache.clone(), self.world.settings.public_key.clone()))
+        Ok(Cache::new(client, self.outline.cache.clone(), self.world.settings.public_key.clone()))
     }
 
     pub(super) async fn cache_client(&self) -> Result<Client, Trouble> {
@@ -244,7 +264,7 @@ impl Answers<'_> {
         secret.map_err(|error| self.reference_trouble("Secret", name, &error))
     }
 
-    fn reference_trouble(&self, kind: &str, name: &str, error: &kube::Error) -> Trouble {
+    pub(super) fn reference_trouble(&self, kind: &str, name: &str, error: &kube::Error) -> Trouble {
         let namespace = self.image.namespace().unwrap_or_default();
         let code = if let kube::Error::Api(status) = error { status.code } else { 0 };
         let (reason, message) = match code {
@@ -273,11 +293,11 @@ impl<K: Ord, V: Clone> Memo<K, V> {
     /// Enough for the builds that run at once; small even if all entries are.
     const MOST: usize = 2000;
 
-    fn get(&self, key: &K) -> Option<V> {
+    pub(super) fn get(&self, key: &K) -> Option<V> {
         self.0.lock().ok()?.get(key).cloned()
     }
 
-    fn put(&self, key: K, value: V) {
+    pub(super) fn put(&self, key: K, value: V) {
         let Ok(mut entries) = self.0.lock() else { return };
         if entries.len() >= Self::MOST {
             entries.clear();
@@ -299,11 +319,11 @@ fn git_reference(target: &GitTarget) -> Result<GitRef, Trouble> {
     })
 }
 
-fn credential_trouble(error: &dyn std::error::Error) -> Trouble {
+pub(super) fn credential_trouble(error: &dyn std::error::Error) -> Trouble {
     Trouble { reason: Reason::SourceAccessDenied, message: chain(error) }
 }
 
-fn source_trouble(error: &SourceError) -> Trouble {
+pub(super) fn source_trouble(error: &SourceError) -> Trouble {
     let reason = match error.reason() {
         FailureReason::SourceAccessDenied => Reason::SourceAccessDenied,
         FailureReason::SourceInvalid => Reason::SourceInvalid,

@@ -1,6 +1,7 @@
 //! `operator`: watches MinimalImages and, for each, observes, decides and applies.
 
 mod answers;
+mod dockerfile;
 mod publish;
 mod reconcile;
 mod setup;

@@ -17,7 +17,7 @@ use crate::{
     domain::{
         decide::{Decision, Facts, Outcome, Place, Trouble, decide},
         job::{self, Owner, References, StageRun},
-        plan::{Plan, SourceKind},
+        plan::{Draft, Outline, SourceKind},
         settings::backoff,
     },
     shell::{chain, health::Health, queue::ImageId},
@@ -123,14 +123,15 @@ async fn pass(image: &MinimalImage, operator: &Operator, id: &ImageId) -> Result
     let world = &operator.world;
     let mut facts = Facts { jobs: world.cluster.jobs(image).await?, ..Facts::default() };
     // A plan that is refused asks nothing, so there is nobody to answer then.
-    let plan = Plan::new(&image.spec).ok();
-    let answers = plan.as_ref().map(|plan| Answers { world, image, plan, id: id.clone() });
+    let draft = Draft::new(&image.spec).ok();
+    let outline = draft.as_ref().map(Draft::outline);
+    let answers = outline.map(|outline| Answers { world, image, outline, id: id.clone() });
     let now = Timestamp::now();
     for _ in 0..ROUNDS {
         match (decide(image, &facts, &world.settings, now), &answers) {
             (Decision::Ask(questions), Some(answers)) => answers.answer(questions, &mut facts).await,
             (Decision::Ask(_), None) => return Err(PassError::Endless),
-            (Decision::Act(outcome), _) => match start_all(image, operator, plan.as_ref(), id, &outcome).await? {
+            (Decision::Act(outcome), _) => match start_all(image, operator, outline, id, &outcome).await? {
                 // The status must say so: decide again, knowing it.
                 Some(refused) if facts.refused.is_none() => facts.refused = Some(refused),
                 _ => return apply(image, operator, id, *outcome).await,
@@ -144,12 +145,12 @@ async fn pass(image: &MinimalImage, operator: &Operator, id: &ImageId) -> Result
 async fn start_all(
     image: &MinimalImage,
     operator: &Operator,
-    plan: Option<&Plan>,
+    outline: Option<&Outline>,
     id: &ImageId,
     outcome: &Outcome,
 ) -> Result<Option<Trouble>, PassError> {
-    let Some(plan) = plan else { return Ok(None) };
-    let starts = outcome.start.iter().map(|run| start(image, operator, plan, id, run));
+    let Some(outline) = outline else { return Ok(None) };
+    let starts = outcome.start.iter().map(|run| start(image, operator, outline, id, run));
     let results = futures::future::join_all(starts).await;
     let mut refused = None;
     for result in results {
@@ -187,23 +188,22 @@ async fn apply(image: &MinimalImage, operator: &Operator, id: &ImageId, outcome:
 async fn start(
     image: &MinimalImage,
     operator: &Operator,
-    plan: &Plan,
+    outline: &Outline,
     id: &ImageId,
     run: &StageRun,
 ) -> kube::Result<()> {
     let world = &operator.world;
-    let Some(stage) = plan.stages.iter().find(|stage| stage.name == run.stage) else { return Ok(()) };
     let owner = Owner { name: id.name.clone(), namespace: id.namespace.clone(), uid: image.uid().unwrap_or_default() };
-    let job = job::render(&owner, plan, stage, run, &references(image, plan), &world.settings);
-    tracing::info!(stage = run.stage, key = %run.key, attempt = run.attempt, job = job.name_any(), "start");
+    let job = job::render(&owner, run, &references(image, outline), &world.settings);
+    tracing::info!(stage = run.stage.name, key = %run.key, attempt = run.attempt, job = job.name_any(), "start");
     world.cluster.create(&job).await?;
     operator.health.metrics.started();
     Ok(())
 }
 
-fn references(image: &MinimalImage, plan: &Plan) -> References {
+fn references(image: &MinimalImage, outline: &Outline) -> References {
     let spec = &image.spec;
-    let source = plan.source.as_ref();
+    let source = outline.source.as_ref();
     References {
         source_secret: source.and_then(|source| source.secret()).map(str::to_owned),
         cache_secret: spec.cache_secret().map(|secret| secret.name.clone()),

@@ -8,6 +8,7 @@ use std::{
 use anyhow::Context as _;
 use k8s_openapi::api::batch::v1::Job;
 use kube::{Client, ResourceExt, api::ListParams};
+use tokio::sync::Semaphore;
 
 use crate::{
     api::v1alpha1::MinimalImage,
@@ -37,6 +38,8 @@ use super::{
 const SIGNING_SECRET: &str = "minimalimage-signing-key";
 /// CA certificates travel to every agent in an environment variable.
 const CA_BYTES: usize = 32 * 1024;
+/// Sources that are read for their Dockerfile at the same time.
+const SOURCE_READERS: usize = 2;
 
 /// The operator, and the stream of those whose turn in the queue has come.
 pub(super) async fn operator(
@@ -73,6 +76,9 @@ pub(super) async fn operator(
         secrets_role: named("MINIMALIMAGE_SECRETS_ROLE", "minimalimage-secrets"),
         account: format!("{}:{account}", args.namespace),
         sizes: Memo::default(),
+        files: Memo::default(),
+        configs: Memo::default(),
+        readers: Semaphore::new(SOURCE_READERS),
         adopted: Memo::default(),
     };
     let woken = futures::stream::unfold(woken, |mut woken| async move { woken.recv().await.map(|id| (id, woken)) });

@@ -15,7 +15,7 @@ use crate::{
     domain::{
         artifact::OutputReport,
         observed::JobFact,
-        plan::{LayerPlan, Plan},
+        plan::{LayerPlan, Outline, Plan, inputs},
         settings::backoff,
         value::{Digest, Reference, human_size},
     },
@@ -46,8 +46,8 @@ impl Pass<'_> {
     }
 
     /// Nothing to do until the next poll.
-    pub(super) fn idle(&self, plan: &Plan) -> Decision {
-        let requeue = self.until_poll(plan);
+    pub(super) fn idle(&self, outline: &Outline) -> Decision {
+        let requeue = self.until_poll(outline);
         Decision::Act(Box::new(Outcome { status: self.status.clone(), requeue, ..Outcome::deleting(self.leftovers()) }))
     }
 
@@ -64,13 +64,13 @@ impl Pass<'_> {
     }
 
     /// What would be built is what was built last: by a poll, or after a change of the spec that changes no image.
-    pub(super) fn nothing_new(&self, plan: &Plan) -> Decision {
+    pub(super) fn nothing_new(&self, outline: &Outline) -> Decision {
         let mut status = Status { last_check_time: Some(Time(self.now)), progress: None, ..self.observed() };
         status.conditions.retain(|condition| condition.type_ != RECONCILING);
         if let Some(last) = &mut status.last_build {
             last.generation = self.generation;
         }
-        let requeue = plan.can_change().then_some(plan.interval);
+        let requeue = outline.can_change.then_some(outline.interval);
         let rest = Outcome { requeue, ..Outcome::deleting(self.leftovers()) };
         let ready = find(&self.status.conditions, READY);
         match (&status.image, ready) {
@@ -100,14 +100,20 @@ impl Pass<'_> {
     }
 
     /// Something outside failed before the stages were looked at.
-    pub(super) fn trouble(&self, plan: &Plan, progress: Progress, trouble: &Trouble) -> Decision {
-        self.trouble_amid(plan, progress, &Stages::default(), trouble)
+    pub(super) fn trouble(&self, outline: &Outline, progress: Progress, trouble: &Trouble) -> Decision {
+        self.trouble_amid(outline, progress, &Stages::default(), trouble)
     }
 
     /// Something outside failed: tried again later, unless only a person can help.
-    pub(super) fn trouble_amid(&self, plan: &Plan, progress: Progress, stages: &Stages, trouble: &Trouble) -> Decision {
+    pub(super) fn trouble_amid(
+        &self,
+        outline: &Outline,
+        progress: Progress,
+        stages: &Stages,
+        trouble: &Trouble,
+    ) -> Decision {
         let Some(first) = trouble.reason.first_retry() else {
-            return self.ended(plan, &progress, stages, trouble, &[]);
+            return self.ended(outline, &progress, stages, trouble, &[]);
         };
         let failures = progress.failures + 1;
         let wait = backoff(first, failures);
@@ -164,7 +170,13 @@ impl Pass<'_> {
     }
 
     /// A stage failed for good: its Job stays for `kubectl logs` until the next build.
-    pub(super) fn failed(&self, plan: &Plan, progress: &Progress, stages: &Stages, failure: &StageFailure) -> Decision {
+    pub(super) fn failed(
+        &self,
+        outline: &Outline,
+        progress: &Progress,
+        stages: &Stages,
+        failure: &StageFailure,
+    ) -> Decision {
         let code = failure.failure.exit_code.map(|code| format!(" with exit code {code}")).unwrap_or_default();
         let mut message = format!("stage {} failed{code}: {}", failure.stage, failure.failure.message);
         if let Some(tail) = &failure.failure.log_tail {
@@ -173,13 +185,20 @@ impl Pass<'_> {
             message = format!("{message}; last lines: {}", truncated(&last, 400));
         }
         let trouble = Trouble { reason: failure.failure.reason, message };
-        self.ended(plan, progress, stages, &trouble, std::slice::from_ref(&failure.job))
+        self.ended(outline, progress, stages, &trouble, std::slice::from_ref(&failure.job))
     }
 
     /// A build ended without an image; the last good one stays in status.
-    fn ended(&self, plan: &Plan, progress: &Progress, stages: &Stages, trouble: &Trouble, keep: &[String]) -> Decision {
+    fn ended(
+        &self,
+        outline: &Outline,
+        progress: &Progress,
+        stages: &Stages,
+        trouble: &Trouble,
+        keep: &[String],
+    ) -> Decision {
         let mut status = self.observed();
-        let requeue = plan.can_change().then_some(plan.interval);
+        let requeue = outline.can_change.then_some(outline.interval);
         if progress.poll {
             // Not a build: the image stays what it is, and the next look may find more.
             status.progress = None;
@@ -190,7 +209,7 @@ impl Pass<'_> {
         if !stages.status.is_empty() {
             status.stages.clone_from(&stages.status);
         }
-        let build = Build { result: trouble.reason.as_str().into(), ..self.ended_build(plan, progress) };
+        let build = Build { result: trouble.reason.as_str().into(), ..self.ended_build(progress) };
         self.remember(&mut status, build);
         let delete = self.facts.jobs.iter().filter(|job| !keep.contains(&job.name)).cloned().collect();
         let rest = Outcome { requeue, ..Outcome::deleting(delete) };
@@ -215,7 +234,7 @@ impl Pass<'_> {
             result: Reason::Succeeded.as_str().into(),
             digest: Some(image.digest.clone()),
             size: Some(image.size),
-            ..self.ended_build(plan, progress)
+            ..self.ended_build(progress)
         };
         self.remember(&mut status, build);
         let builder = stages.status.iter().filter_map(|stage: &StageStatus| stage.image_size).max();
@@ -227,7 +246,8 @@ impl Pass<'_> {
         let message = built_message(&image);
         status.image = Some(image);
         let delete = self.facts.jobs.iter().filter(|job| !job.deleting).cloned().collect();
-        let rest = Outcome { requeue: plan.can_change().then_some(plan.interval), ..Outcome::deleting(delete) };
+        let rest =
+            Outcome { requeue: plan.outline.can_change.then_some(plan.outline.interval), ..Outcome::deleting(delete) };
         self.act(status, Health::Current, Reason::Succeeded, &message, rest)
     }
 
@@ -247,7 +267,7 @@ impl Pass<'_> {
         }
     }
 
-    fn ended_build(&self, plan: &Plan, progress: &Progress) -> Build {
+    fn ended_build(&self, progress: &Progress) -> Build {
         Build {
             reason: progress.reason,
             message: progress.message.clone(),
@@ -255,7 +275,7 @@ impl Pass<'_> {
             start_time: progress.start_time.clone(),
             completion_time: Some(Time(self.now)),
             revision: progress.revision.clone(),
-            inputs: plan.inputs(&self.image.spec, &pins_of(progress)).to_string(),
+            inputs: inputs(&self.image.spec, &pins_of(progress)).to_string(),
             ..Build::default()
         }
     }
@@ -346,7 +366,7 @@ fn image_status(
         from: layer.from.clone(),
     });
     ImageStatus {
-        reference: plan.repository.pinned(published.digest).to_string(),
+        reference: plan.outline.repository.pinned(published.digest).to_string(),
         digest: published.digest.to_string(),
         display_digest: display_digest(published.digest),
         tags: tags.iter().filter_map(Reference::tag).map(str::to_owned).collect(),
@@ -360,7 +380,10 @@ fn image_status(
             .map(|file| FileStatus { path: file.path.clone(), size: signed(file.size) })
             .collect(),
         layers: base_status.chain(own_status).collect(),
-        platforms: vec![PlatformStatus { platform: plan.platform.to_string(), digest: published.digest.to_string() }],
+        platforms: vec![PlatformStatus {
+            platform: plan.outline.platform.to_string(),
+            digest: published.digest.to_string(),
+        }],
     }
 }
 

@@ -2,6 +2,7 @@
 //! and acts. All state is in the resource's status, the cluster's Jobs and the registry, so a pass can begin anywhere.
 
 mod finish;
+mod front;
 mod stages;
 mod trigger;
 
@@ -12,16 +13,16 @@ use kube::ResourceExt;
 
 use crate::api::{
     conditions::Reason,
-    v1alpha1::{ImageSpec, MinimalImage, Progress, Status},
+    v1alpha1::{MinimalImage, Progress, Status},
 };
 
 use super::{
     artifact::{Artifact, OutputReport},
-    image::{BaseLayer, SourcedLayer},
+    image::{BaseLayer, ImageConfig, RuntimeConfig, SourcedLayer},
     job::StageRun,
     observed::JobFact,
-    plan::{Pins, Plan, PlannedFile},
-    recipe::Key,
+    plan::{Draft, Outline, Pins, Plan},
+    recipe::{Key, TextFile},
     settings::Settings,
     value::{Digest, Platform, Reference, Repository},
 };
@@ -44,6 +45,15 @@ pub enum Question {
     CredentialHost,
     /// What an image reference points to.
     Image(Reference),
+    /// The source's Dockerfile and what belongs to it, at a revision: paths below the source's directory.
+    Files {
+        /// The source's revision.
+        revision: String,
+        /// The paths.
+        paths: Vec<String>,
+    },
+    /// What the config of an image, given by the digest of its manifest, says for what is built from it.
+    Config(Reference),
     /// The artifact that the cache repository holds for a key.
     Record(Key),
     /// Read an agent's artifact and sign it under a stage's keys.
@@ -69,7 +79,7 @@ pub struct Publication {
     /// The layers on top, lowest first.
     pub layers: Vec<PublicationLayer>,
     /// What the config says.
-    pub image: ImageSpec,
+    pub image: ImageConfig,
     /// What the image is for.
     pub platform: Platform,
     /// Where the artifact layers are.
@@ -88,7 +98,7 @@ pub enum PublicationLayer {
     /// A layer in the cache repository.
     Artifact(SourcedLayer),
     /// Files to be packed.
-    Files(Vec<PlannedFile>),
+    Files(Vec<TextFile>),
 }
 
 /// What was pushed.
@@ -148,6 +158,10 @@ pub struct Facts {
     pub credential_host: Option<Result<Option<String>, Trouble>>,
     /// To [`Question::Image`].
     pub images: BTreeMap<Reference, Result<ResolvedImage, Trouble>>,
+    /// To [`Question::Files`]: text by path; none where there is no such file.
+    pub files: Option<Result<BTreeMap<String, Option<String>>, Trouble>>,
+    /// To [`Question::Config`].
+    pub configs: BTreeMap<Reference, Result<RuntimeConfig, Trouble>>,
     /// To [`Question::Record`].
     pub records: BTreeMap<Key, Result<Option<Artifact>, Trouble>>,
     /// To [`Question::Adopt`], by the first of its keys.
@@ -223,18 +237,19 @@ type Asked<T> = Result<T, Vec<Question>>;
 
 impl Pass<'_> {
     fn decide(&self) -> Asked<Decision> {
-        let plan = match Plan::new(&self.image.spec) {
-            Ok(plan) => plan,
+        let draft = match Draft::new(&self.image.spec) {
+            Ok(draft) => draft,
             Err(problems) => {
                 let message = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
                 return Ok(self.refuse(&message));
             }
         };
+        let outline = draft.outline();
         if self.image.spec.suspend {
             return Ok(self.suspended());
         }
-        let Some(progress) = self.trigger(&plan) else {
-            return Ok(self.idle(&plan));
+        let Some(progress) = self.trigger(outline) else {
+            return Ok(self.idle(outline));
         };
         if let Some(wait) = self.wait_for_retry(&progress) {
             return Ok(wait);
@@ -242,34 +257,44 @@ impl Pass<'_> {
         let progress = if progress.resolved {
             progress
         } else {
-            match self.resolve(&plan, progress.clone())? {
-                Err(trouble) => return Ok(self.trouble(&plan, progress, &trouble)),
-                Ok(resolved) => match self.worth_building(&plan, resolved) {
-                    None => return Ok(self.nothing_new(&plan)),
+            match self.resolve(&draft, progress)? {
+                Err((progress, trouble)) => {
+                    let progress = self.found_broken(progress, &trouble);
+                    return Ok(self.trouble(outline, progress, &trouble));
+                }
+                Ok(resolved) => match self.worth_building(&draft, resolved) {
+                    None => return Ok(self.nothing_new(outline)),
                     Some(progress) => progress,
                 },
             }
         };
-        self.build(&plan, progress)
+        match self.complete(&draft, &progress)? {
+            Err(trouble) => Ok(self.trouble(outline, progress, &trouble)),
+            Ok(plan) => self.build(&plan, progress),
+        }
     }
 
-    /// Pins what the plan names: what the references point to now.
-    fn resolve(&self, plan: &Plan, mut progress: Progress) -> Asked<Result<Progress, Trouble>> {
-        let mut questions = Vec::new();
-        if let Some(source) = &plan.source {
+    /// Pins what the plan names: what the references point to now. Trouble comes with how far it got.
+    fn resolve(&self, draft: &Draft, mut progress: Progress) -> Asked<Result<Progress, (Progress, Trouble)>> {
+        if let Some(source) = &draft.outline().source {
             match (source.pinned_revision(), &self.facts.revision) {
                 (Some(revision), _) => progress.revision = Some(revision),
                 (None, Some(Ok(revision))) => progress.revision = Some(revision.clone()),
-                (None, Some(Err(trouble))) => return Ok(Err(trouble.clone())),
-                (None, None) => questions.push(Question::Revision),
+                (None, Some(Err(trouble))) => return Ok(Err((progress, trouble.clone()))),
+                (None, None) => return Err(self.first_questions(draft)),
             }
         }
+        let images = match self.images(draft, progress.revision.as_deref())? {
+            Ok(images) => images,
+            Err(trouble) => return Ok(Err((progress, trouble))),
+        };
         progress.images.clear();
-        for reference in plan.images() {
-            match self.facts.images.get(reference) {
-                Some(Ok(image)) => progress.images.push(trigger::pinned(reference, image)),
-                Some(Err(trouble)) => return Ok(Err(trouble.clone())),
-                None => questions.push(Question::Image(reference.clone())),
+        let mut questions = Vec::new();
+        for reference in images {
+            match self.facts.images.get(&reference) {
+                Some(Ok(image)) => progress.images.push(trigger::pinned(&reference, image)),
+                Some(Err(trouble)) => return Ok(Err((progress, trouble.clone()))),
+                None => questions.push(Question::Image(reference)),
             }
         }
         if !questions.is_empty() {
@@ -279,20 +304,31 @@ impl Pass<'_> {
         Ok(Ok(progress))
     }
 
+    /// The revision, and with it what can be asked at the same time.
+    fn first_questions(&self, draft: &Draft) -> Vec<Question> {
+        let known = match draft {
+            Draft::Complete(plan) => plan.images(),
+            Draft::Dockerfile(_) => Vec::new(),
+        };
+        let open = known.into_iter().filter(|image| !self.facts.images.contains_key(image));
+        std::iter::once(Question::Revision).chain(open.map(Question::Image)).collect()
+    }
+
     /// Brings the stages forward; when all artifacts are there, the image.
     fn build(&self, plan: &Plan, progress: Progress) -> Asked<Decision> {
+        let outline = &plan.outline;
         let pins = pins_of(&progress);
         let stages = self.stages(plan, &progress, &pins)?;
         if let Some(failure) = &stages.failure {
-            return Ok(self.failed(plan, &progress, &stages, failure));
+            return Ok(self.failed(outline, &progress, &stages, failure));
         }
         if let Some(trouble) = &stages.trouble {
-            return Ok(self.trouble_amid(plan, progress, &stages, trouble));
+            return Ok(self.trouble_amid(outline, progress, &stages, trouble));
         }
         if !stages.complete {
             return Ok(self.building(progress, stages));
         }
-        let tags = match plan.expanded_tags(&pins, progress.generation, self.start_of(&progress)) {
+        let tags = match outline.expanded_tags(&pins, progress.generation, self.start_of(&progress)) {
             Ok(tags) => tags,
             Err(problems) => {
                 let message = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
@@ -306,7 +342,7 @@ impl Pass<'_> {
         match &self.facts.published {
             None => Err(vec![Question::Publish(Box::new(stages.publication(plan, &progress, tags)))]),
             Some(Ok(published)) => Ok(self.succeeded(plan, &progress, &stages, published, &tags)),
-            Some(Err(trouble)) => Ok(self.trouble_amid(plan, progress, &stages, trouble)),
+            Some(Err(trouble)) => Ok(self.trouble_amid(outline, progress, &stages, trouble)),
         }
     }
 

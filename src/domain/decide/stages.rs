@@ -105,7 +105,7 @@ impl<'a> Walk<'a> {
     fn visit(&mut self, stage: &'a StagePlan) {
         let mut status = stage_status(stage, self.progress);
         if let Some(recipe) = self.plan.recipe(stage, self.pins, &self.stages.artifacts) {
-            let identity = self.plan.source_identity(self.pins);
+            let identity = self.plan.outline.source_identity(self.pins);
             let key = recipe.quick_key(identity.as_deref()).requested(self.progress.no_cache.as_deref());
             status.key = Some(key.to_string());
             let attempt = match self.newest_job(stage, &key) {
@@ -200,7 +200,7 @@ impl<'a> Walk<'a> {
         let mut keys = Vec::new();
         if self.progress.no_cache.is_some() {
             // The ordinary name too: what was asked to be made anew replaces what was there.
-            keys.push(recipe.quick_key(self.plan.source_identity(self.pins).as_deref()));
+            keys.push(recipe.quick_key(self.plan.outline.source_identity(self.pins).as_deref()));
         }
         if message.source.is_some() || !recipe.uses_source() {
             // This one spares only the steps, not the Pod.
@@ -274,7 +274,7 @@ impl<'a> Walk<'a> {
     /// Starts what can be started, once the queue lets this build in.
     fn start(&mut self) -> Asked<()> {
         let facts = self.pass.facts;
-        let has_secret = self.plan.source.as_ref().and_then(|source| source.secret()).is_some();
+        let has_secret = self.plan.outline.source.as_ref().and_then(|source| source.secret()).is_some();
         let needs_host = has_secret && self.startable.iter().any(|next| next.recipe.uses_source());
         let mut questions = Vec::new();
         if facts.slot.is_none() {
@@ -317,13 +317,13 @@ impl<'a> Walk<'a> {
     fn run(&self, next: &Startable) -> StageRun {
         let revision = self.pins.revision.as_deref().unwrap_or_default();
         let host = self.pass.facts.credential_host.as_ref().and_then(|host| host.as_ref().ok()?.as_deref());
-        let source = self.plan.source.as_ref().and_then(|source| {
+        let source = self.plan.outline.source.as_ref().and_then(|source| {
             Some(SourceTask { origin: source.origin(revision, host)?, directory: source.directory.clone() })
         });
         let inputs = next.stage.inputs.iter().filter_map(|input| self.layer(input).cloned()).collect();
-        let cache = (&self.plan.cache, self.progress.no_cache.is_some());
+        let cache = (&self.plan.outline.cache, self.progress.no_cache.is_some());
         let task = job::task(next.stage, next.recipe.clone(), source, inputs, cache, self.pass.settings);
-        StageRun { stage: next.stage.name.clone(), key: next.key, attempt: next.attempt, task }
+        StageRun { stage: next.stage.clone(), key: next.key, attempt: next.attempt, task }
     }
 
     fn layer(&self, from: &OutputReference) -> Option<&Layer> {
@@ -345,9 +345,9 @@ impl Stages {
             base: plan.base.as_ref().and_then(|base| Some((base.clone(), pinned_digest(progress, base)?))),
             layers: layers.collect(),
             image: plan.image.clone(),
-            platform: plan.platform.clone(),
-            cache: plan.cache.clone(),
-            repository: plan.repository.clone(),
+            platform: plan.outline.platform.clone(),
+            cache: plan.outline.cache.clone(),
+            repository: plan.outline.repository.clone(),
             tags,
             generation: progress.generation,
         }

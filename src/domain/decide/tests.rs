@@ -27,6 +27,8 @@ struct World {
     cached: Option<Vec<Key>>,
     /// Why the cache does not answer.
     records: Option<Trouble>,
+    /// The text of the source's Dockerfile.
+    dockerfile: Option<String>,
     slot: Slot,
     published: Result<Published, Trouble>,
     refused: Option<Trouble>,
@@ -67,6 +69,7 @@ impl World {
             images: Ok(builder),
             cached: Some(Vec::new()),
             records: None,
+            dockerfile: None,
             slot: Slot::Granted,
             published: Ok(published),
             refused: None,
@@ -125,9 +128,9 @@ impl World {
                     self.jobs.retain(|job| !outcome.delete.iter().any(|deleted| deleted.uid == job.uid));
                     let now = self.now;
                     self.jobs.extend(outcome.start.iter().map(|run| JobFact {
-                        name: format!("{}-{}", run.stage, run.attempt),
-                        uid: format!("{}-{}-{}", run.stage, run.key, run.attempt),
-                        stage: run.stage.clone(),
+                        name: format!("{}-{}", run.stage.name, run.attempt),
+                        uid: format!("{}-{}-{}", run.stage.name, run.key, run.attempt),
+                        stage: run.stage.name.clone(),
                         key: run.key.to_string(),
                         attempt: run.attempt,
                         deleting: false,
@@ -149,6 +152,13 @@ impl World {
             Question::Revision => facts.revision = Some(self.revision.clone()),
             Question::CredentialHost => facts.credential_host = Some(Ok(None)),
             Question::Image(reference) => drop(facts.images.insert(reference, self.images.clone())),
+            Question::Files { .. } => {
+                let texts = [("Dockerfile".to_owned(), self.dockerfile.clone())];
+                facts.files = Some(Ok(texts.into()));
+            }
+            Question::Config(reference) => {
+                facts.configs.insert(reference, Ok(RuntimeConfig::default()));
+            }
             Question::Record(key) if self.records.is_some() => {
                 facts.records.insert(key, Err(self.records.clone().unwrap()));
             }
@@ -633,7 +643,7 @@ fn independent_stages_run_side_by_side_and_a_dependent_one_waits() {
     );
     let outcome = world.pass();
     assert_eq!(
-        outcome.start.iter().map(|run| run.stage.as_str()).collect::<Vec<_>>(),
+        outcome.start.iter().map(|run| run.stage.name.as_str()).collect::<Vec<_>>(),
         ["a", "b"],
         "{:?} {:#?}",
         world.asked,
@@ -766,4 +776,67 @@ fn history_is_bounded() {
     }
     assert_eq!(world.status().history.len(), 10);
     assert!(serde_json::to_vec(world.status()).unwrap().len() < 16 * 1024);
+}
+
+const TWO_STAGES: &str = "FROM golang:1.26 AS build\nCOPY . .\nRUN make\nFROM scratch\nCOPY --from=build /app /app\n";
+
+/// A world whose stages are in a Dockerfile of its source.
+fn with_dockerfile(text: &str) -> World {
+    let mut world =
+        World::new().with_spec("/dockerfile", json!({})).with_spec("/stages", json!([])).with_spec("/image", json!({}));
+    world.dockerfile = Some(text.to_owned());
+    world
+}
+
+#[test]
+fn a_dockerfile_is_read_at_the_revision_and_its_stages_run() {
+    let mut world = with_dockerfile(TWO_STAGES);
+    let outcome = world.pass();
+    assert_eq!(outcome.start.iter().map(|run| run.stage.name.as_str()).collect::<Vec<_>>(), ["build"]);
+    assert!(world.asked_for(|question| matches!(question, Question::Files { revision, .. } if revision == COMMIT)));
+    let pinned = |question: &Question| matches!(question, Question::Config(reference) if reference.digest() == Some(Digest::of(b"builder")));
+    assert!(world.asked_for(pinned));
+    world.set_job(done());
+    world.pass();
+    assert_eq!(world.ready(), ("True".into(), "Succeeded".into()));
+    // Nothing is looked at until the next poll, which finds nothing new.
+    assert!(world.pass().start.is_empty() && world.asked.is_empty());
+    world.now += 3600;
+    world.pass();
+    assert!(world.asked_for(|question| *question == Question::Revision));
+    assert!(!world.asked_for(|question| matches!(question, Question::Publish(_))));
+}
+
+#[test]
+fn a_dockerfile_that_cannot_be_built_is_told_and_a_commit_helps() {
+    for (text, reason) in [
+        (Some("FROM golang:1.26\nRUN make\n"), "FinalStageNotMinimal"),
+        (Some("FORM golang:1.26\n"), "DockerfileInvalid"),
+        (None, "DockerfileInvalid"),
+    ] {
+        let mut world = with_dockerfile("");
+        world.dockerfile = text.map(str::to_owned);
+        let outcome = world.pass();
+        assert_eq!(world.ready(), ("False".into(), reason.into()));
+        assert!(world.has(STALLED) && outcome.start.is_empty() && outcome.requeue.is_some(), "{reason}");
+        world.dockerfile = Some(TWO_STAGES.to_owned());
+        world.revision = Ok(COMMIT.replace('0', "1"));
+        world.now += 3600;
+        assert_eq!(world.pass().start.len(), 1, "{reason}");
+    }
+}
+
+#[test]
+fn a_commit_that_breaks_the_dockerfile_is_a_failed_build_and_keeps_the_image() {
+    let mut world = with_dockerfile(TWO_STAGES);
+    world.pass();
+    world.set_job(done());
+    world.pass();
+    world.dockerfile = Some("FROM golang:1.26\nCOPPY\n".to_owned());
+    world.revision = Ok(COMMIT.replace('0', "1"));
+    world.now += 3600;
+    world.pass();
+    assert_eq!(world.ready(), ("False".into(), "DockerfileInvalid".into()));
+    assert!(world.has(STALLED) && world.status().image.is_some());
+    assert!(!world.status().last_build.as_ref().unwrap().succeeded);
 }

@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use crate::{
     api::v1alpha1::{BuildReason, FLUX_REQUESTED_AT, NO_CACHE_REQUESTED_AT, PinnedImage, Progress, REQUESTED_AT},
     domain::{
-        plan::Plan,
+        plan::{Draft, Outline, inputs},
         value::{Digest, Reference},
     },
 };
@@ -17,7 +17,7 @@ use super::{Pass, ResolvedImage, pinned_digest, pins_of};
 
 impl Pass<'_> {
     /// The build in hand or the one to begin; none when there is no cause.
-    pub(super) fn trigger(&self, plan: &Plan) -> Option<Progress> {
+    pub(super) fn trigger(&self, outline: &Outline) -> Option<Progress> {
         let new = |annotation, handled: &Option<String>| {
             self.annotation(annotation).filter(|value| Some(*value) != handled.as_ref())
         };
@@ -45,7 +45,7 @@ impl Pass<'_> {
             Some(last) if last.generation != self.generation => {
                 asked(BuildReason::SpecChanged, &format!("the spec changed to generation {}", self.generation))
             }
-            Some(_) if self.until_poll(plan) == Some(Duration::ZERO) => {
+            Some(_) if self.until_poll(outline) == Some(Duration::ZERO) => {
                 Some(Progress { poll: true, ..self.new_progress(BuildReason::SourceChanged, "") })
             }
             Some(_) => None,
@@ -53,15 +53,15 @@ impl Pass<'_> {
     }
 
     /// How long until tags and branches are looked at again; none when nothing can change.
-    pub(super) fn until_poll(&self, plan: &Plan) -> Option<Duration> {
-        if !plan.can_change() {
+    pub(super) fn until_poll(&self, outline: &Outline) -> Option<Duration> {
+        if !outline.can_change {
             return None;
         }
         let Some(last) = &self.status.last_check_time else { return Some(Duration::ZERO) };
         // Up to a tenth more or less, the same for one resource: a thousand resources of one commit spread out.
         let spread = Digest::of(self.image.uid().unwrap_or_default().as_bytes()).hex();
         let share = u32::from_str_radix(spread.get(..4).unwrap_or("0"), 16).unwrap_or_default();
-        let interval = plan.interval * 9 / 10 + plan.interval / 5 * share / 0xffff;
+        let interval = outline.interval * 9 / 10 + outline.interval / 5 * share / 0xffff;
         let passed = Duration::try_from(self.now.duration_since(last.0)).unwrap_or_default();
         Some(interval.saturating_sub(passed))
     }
@@ -80,11 +80,11 @@ impl Pass<'_> {
     }
 
     /// The resolved build with the reason that shows in status; none when what it would build is what was built last.
-    pub(super) fn worth_building(&self, plan: &Plan, progress: Progress) -> Option<Progress> {
+    pub(super) fn worth_building(&self, draft: &Draft, progress: Progress) -> Option<Progress> {
         let Some(last) = self.status.last_build.as_ref().filter(|_| progress.reason != BuildReason::Requested) else {
             return Some(progress);
         };
-        let same = plan.inputs(&self.image.spec, &pins_of(&progress)).to_string() == last.inputs;
+        let same = inputs(&self.image.spec, &pins_of(&progress)).to_string() == last.inputs;
         // With another build in hand its Pods are to be ended and its traces in status to be replaced: by building.
         let idle = self.status.progress.as_ref().is_none_or(|progress| progress.poll);
         if same && (progress.poll || last.succeeded && idle) {
@@ -93,7 +93,11 @@ impl Pass<'_> {
         if !progress.poll {
             return Some(progress);
         }
-        let base = plan.base.as_ref().and_then(|base| pinned_digest(&progress, base));
+        let base = match draft {
+            Draft::Complete(plan) => plan.base.as_ref().and_then(|base| pinned_digest(&progress, base)),
+            // The Dockerfile's base is one of its images, and is looked for among them below.
+            Draft::Dockerfile(_) => None,
+        };
         let known_base = self.status.base.as_ref().and_then(|base| base.digest.clone());
         let (reason, message) = if progress.revision != last.revision {
             let revision = progress.revision.clone().unwrap_or_default();

@@ -11,7 +11,7 @@ pub use modules::{Submodule, parse_modules, submodule_url};
 pub use object::{EntryKind, TreeEntry, commit_tree, is_lfs_pointer, tree_entries};
 pub use packet::{Packet, PacketError, PacketReader};
 pub use protocol::{
-    Advertisement, FetchEvent, FetchReader, GitRef, Ref, RemoteRefusal, Version, fetch_request, find_ref,
+    Advertisement, Depth, FetchEvent, FetchReader, GitRef, Ref, RemoteRefusal, Version, fetch_request, find_ref,
     ls_refs_request, parse_ref_line,
 };
 

@@ -135,11 +135,23 @@ impl Advertisement {
     pub fn can_be_shallow(&self) -> bool {
         match self.version {
             Version::Zero => self.has("shallow"),
-            Version::Two => {
-                let features = self.capabilities.iter().find_map(|line| line.strip_prefix("fetch="));
-                features.is_some_and(|features| features.split(' ').any(|feature| feature == "shallow"))
-            }
+            Version::Two => self.can_fetch("shallow"),
         }
+    }
+
+    /// The least that gives all files of a commit.
+    pub fn least(&self) -> Depth {
+        if self.can_be_shallow() { Depth::Shallow } else { Depth::Full }
+    }
+
+    /// Whether a commit can be had without its files' contents. Version 0 servers are not asked for that.
+    pub fn can_filter(&self) -> bool {
+        self.version == Version::Two && self.can_fetch("shallow") && self.can_fetch("filter")
+    }
+
+    fn can_fetch(&self, feature: &str) -> bool {
+        let features = self.capabilities.iter().find_map(|line| line.strip_prefix("fetch="));
+        features.is_some_and(|features| features.split(' ').any(|other| other == feature))
     }
 
     /// Whether objects are named by SHA-1. Git's SHA-256 repositories are not supported.
@@ -193,8 +205,19 @@ fn command(advertisement: &Advertisement, name: &str) -> Vec<u8> {
     out
 }
 
+/// How much of what commits lead to is fetched with them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// All of their history.
+    Full,
+    /// Only the commits' own trees and files.
+    Shallow,
+    /// Only the commits' own trees: gitprotocol-v2, `filter`.
+    Trees,
+}
+
 /// Asks for a pack with `wants`: `shallow` without their history, else with all of it.
-pub fn fetch_request(advertisement: &Advertisement, wants: &[ObjectId], shallow: bool) -> Vec<u8> {
+pub fn fetch_request(advertisement: &Advertisement, wants: &[ObjectId], depth: Depth) -> Vec<u8> {
     match advertisement.version {
         Version::Two => {
             let mut out = command(advertisement, "fetch");
@@ -203,8 +226,11 @@ pub fn fetch_request(advertisement: &Advertisement, wants: &[ObjectId], shallow:
             for want in wants {
                 write_line(&mut out, &format!("want {want}"));
             }
-            if shallow {
+            if depth != Depth::Full {
                 write_line(&mut out, "deepen 1");
+            }
+            if depth == Depth::Trees {
+                write_line(&mut out, "filter blob:none");
             }
             write_line(&mut out, "done");
             out.extend_from_slice(b"0000");
@@ -218,7 +244,7 @@ pub fn fetch_request(advertisement: &Advertisement, wants: &[ObjectId], shallow:
                 let capabilities = if index == 0 { format!("{capabilities} {AGENT}") } else { String::new() };
                 write_line(&mut out, &format!("want {want}{capabilities}"));
             }
-            if shallow {
+            if depth != Depth::Full {
                 write_line(&mut out, "deepen 1");
             }
             out.extend_from_slice(b"0000");

@@ -12,7 +12,7 @@ use k8s_openapi::{
 
 use super::{
     artifact::Layer,
-    plan::{Plan, StagePlan},
+    plan::StagePlan,
     recipe::{Key, Recipe},
     settings::Settings,
     task::{SourceTask, StageTask},
@@ -51,8 +51,8 @@ pub struct Owner {
 /// One try of one stage.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StageRun {
-    /// The stage's name.
-    pub stage: String,
+    /// The stage.
+    pub stage: StagePlan,
     /// Its key.
     pub key: Key,
     /// Which try it is, from 0.
@@ -101,28 +101,21 @@ pub fn task(
 
 /// The Job for `run`.
 #[must_use]
-pub fn render(
-    owner: &Owner,
-    plan: &Plan,
-    stage: &StagePlan,
-    run: &StageRun,
-    refs: &References,
-    settings: &Settings,
-) -> Job {
+pub fn render(owner: &Owner, run: &StageRun, refs: &References, settings: &Settings) -> Job {
     let labels = BTreeMap::from([
         (MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned()),
         (OWNER_LABEL.to_owned(), owner.uid.clone()),
         (IMAGE_LABEL.to_owned(), shortened(&owner.name, LABEL_LENGTH)),
-        (STAGE_LABEL.to_owned(), run.stage.clone()),
+        (STAGE_LABEL.to_owned(), run.stage.name.clone()),
     ]);
     let annotations = BTreeMap::from([
         (KEY_ANNOTATION.to_owned(), run.key.to_string()),
         (ATTEMPT_ANNOTATION.to_owned(), run.attempt.to_string()),
     ]);
-    let context = pod::Context { owner, plan, stage, run, refs, settings };
+    let context = pod::Context { owner, stage: &run.stage, run, refs, settings };
     Job {
         metadata: ObjectMeta {
-            name: Some(job_name(owner, &run.stage, &run.key, run.attempt)),
+            name: Some(job_name(owner, &run.stage.name, &run.key, run.attempt)),
             namespace: Some(owner.namespace.clone()),
             labels: Some(labels.clone()),
             annotations: Some(annotations),

@@ -13,9 +13,9 @@ use k8s_openapi::{
 };
 
 use crate::{
-    api::v1alpha1::{self, PodSecurity},
+    api::v1alpha1,
     domain::{
-        plan::{HOME, Plan, RESTRICTED_USER, StagePlan, WORKSPACE},
+        plan::{Account, HOME, RESTRICTED_USER, StagePlan, WORKSPACE},
         settings::Settings,
         task::{
             AGENT_CONTAINER, AGENT_WORK_DIR, BUILD_CONTAINER, REGISTRY_SECRET_DIR, SHARED_DIR, SOURCE_CONFIG_MAP_DIR,
@@ -32,7 +32,6 @@ const ROOT_GROUP: i64 = 0;
 /// What a Pod is made from.
 pub(super) struct Context<'a> {
     pub owner: &'a Owner,
-    pub plan: &'a Plan,
     pub stage: &'a StagePlan,
     pub run: &'a StageRun,
     pub refs: &'a References,
@@ -45,9 +44,10 @@ impl Context<'_> {
         let build = self.stage.image.is_some().then(|| self.build());
         let installer = (self.settings.init_container && build.is_some()).then(|| installer(&agent));
         let stage = self.stage.settings.as_ref();
+        let platform = &self.run.task.recipe.platform;
         let mut node_selector = stage.map(|stage| stage.node_selector.clone()).unwrap_or_default();
-        node_selector.insert("kubernetes.io/arch".into(), self.plan.platform.architecture.clone());
-        node_selector.insert("kubernetes.io/os".into(), self.plan.platform.os.clone());
+        node_selector.insert("kubernetes.io/arch".into(), platform.architecture.clone());
+        node_selector.insert("kubernetes.io/os".into(), platform.os.clone());
         PodSpec {
             restart_policy: Some("Never".into()),
             active_deadline_seconds: i64::try_from(self.stage.timeout.as_secs()).ok(),
@@ -73,18 +73,23 @@ impl Context<'_> {
     }
 
     fn restricted(&self) -> bool {
-        self.plan.pod_security == PodSecurity::Restricted
+        self.stage.account == Account::Restricted
+    }
+
+    /// Docker knows no volumes: what root builds in a Dockerfile's stage is in the container itself.
+    fn has_workspace(&self) -> bool {
+        self.stage.image.is_some() && self.stage.account != Account::Root
     }
 
     fn pod_security(&self) -> PodSecurityContext {
-        let fixed = self.restricted() && !self.settings.platform_user;
-        let user = fixed.then_some(i64::from(RESTRICTED_USER));
+        let left_to_platform = self.restricted() && self.settings.platform_user;
+        let user = self.stage.account.user().filter(|_| !left_to_platform).map(i64::from);
         PodSecurityContext {
             run_as_non_root: self.restricted().then_some(true),
             run_as_user: user,
             // Group 0 owns nothing of value in a container, and makes files work for any user of the platform's.
             run_as_group: user.map(|_| ROOT_GROUP),
-            fs_group: user,
+            fs_group: user.filter(|_| self.restricted()),
             seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), ..SeccompProfile::default() }),
             ..PodSecurityContext::default()
         }
@@ -128,7 +133,8 @@ impl Context<'_> {
         let image = self.stage.image.as_ref().zip(self.run.task.recipe.image);
         let image = image.map(|(reference, digest)| reference.repository().pinned(digest).to_string());
         let stage = self.stage.settings.clone().unwrap_or_default();
-        let mut mounts = vec![mount("shared", SHARED_DIR, false), mount("workspace", WORKSPACE, false)];
+        let mut mounts = vec![mount("shared", SHARED_DIR, false)];
+        mounts.extend(self.has_workspace().then(|| mount("workspace", WORKSPACE, false)));
         let mut env = Vec::new();
         if self.restricted() {
             mounts.extend([mount("tmp", "/tmp", false), mount("home", HOME, false)]);
@@ -139,7 +145,7 @@ impl Context<'_> {
             env.push(EnvVar { name: "HOME".into(), value: Some(HOME.into()), value_from: None });
         }
         mounts.extend(stage.caches.iter().map(|cache| VolumeMount {
-            sub_path: Some(format!("{}/{}/{}", self.owner.uid, self.run.stage, cache.name)),
+            sub_path: Some(format!("{}/{}/{}", self.owner.uid, self.stage.name, cache.name)),
             ..mount(&format!("cache-{}", cache.name), &cache.path, false)
         }));
         let proxy = self.settings.proxy.iter().filter(|_| stage.proxy);
@@ -170,7 +176,7 @@ impl Context<'_> {
             ..Volume::default()
         };
         let mut volumes = vec![empty("shared", &Quantity("256Mi".into())), empty("work", &scratch)];
-        if self.stage.image.is_some() {
+        if self.has_workspace() {
             volumes.push(empty("workspace", &scratch));
         }
         if self.stage.image.is_some() && self.restricted() {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::domain::plan::Pins;
+use crate::domain::plan::{Draft, Pins};
 
 fn rendered(change: impl FnOnce(&mut Value), settings: &Settings) -> Value {
     let mut spec = json!({
@@ -15,7 +15,7 @@ fn rendered(change: impl FnOnce(&mut Value), settings: &Settings) -> Value {
         "destination": {"repository": "registry.example.com/app", "secretRef": {"name": "push"}}
     });
     change(&mut spec);
-    let plan = Plan::new(&serde_json::from_value(spec).unwrap()).unwrap();
+    let plan = Draft::new(&serde_json::from_value(spec).unwrap()).unwrap().complete().unwrap();
     let stage = &plan.stages[0];
     let pins = Pins {
         images: plan.images().into_iter().map(|image| (image.clone(), Digest::of(b"builder"))).collect(),
@@ -24,11 +24,12 @@ fn rendered(change: impl FnOnce(&mut Value), settings: &Settings) -> Value {
     let recipe = plan.recipe(stage, &pins, &BTreeMap::new()).unwrap();
     let key = recipe.quick_key(Some("c"));
     let source = plan
+        .outline
         .source
         .as_ref()
         .map(|source| SourceTask { origin: source.origin("c", None).unwrap(), directory: source.directory.clone() });
-    let task = task(stage, recipe, source, Vec::new(), (&plan.cache, false), settings);
-    let run = StageRun { stage: stage.name.clone(), key, attempt: 0, task };
+    let task = task(stage, recipe, source, Vec::new(), (&plan.outline.cache, false), settings);
+    let run = StageRun { stage: stage.clone(), key, attempt: 0, task };
     let refs = References {
         source_secret: Some("git-login".into()),
         cache_secret: Some("push".into()),
@@ -36,7 +37,7 @@ fn rendered(change: impl FnOnce(&mut Value), settings: &Settings) -> Value {
         ..References::default()
     };
     let owner = Owner { name: "app".into(), namespace: "ns".into(), uid: "uid".into() };
-    serde_json::to_value(render(&owner, &plan, stage, &run, &refs, settings)).unwrap()
+    serde_json::to_value(render(&owner, &run, &refs, settings)).unwrap()
 }
 
 fn container<'a>(job: &'a Value, name: &str) -> &'a Value {

@@ -12,17 +12,17 @@ use super::{Problems, SOURCE_STAGE, WRITABLE, mode, owner};
 
 /// Copies from one place that become one layer.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Group {
-    /// The stage they come from.
-    pub from: String,
+pub(super) struct Group<F = String> {
+    /// What they come from.
+    pub from: F,
     /// The copies, in the spec's order.
     pub items: Vec<CopyItem>,
 }
 
 /// Groups parsed copies by where they come from. A copy joins the group of its origin unless a group after that one
 /// writes to an overlapping destination: then the order matters and a new group begins.
-pub(super) fn group(copies: Vec<(String, CopyItem)>) -> Vec<Group> {
-    let mut groups: Vec<Group> = Vec::new();
+pub(super) fn group<F: PartialEq>(copies: Vec<(F, CopyItem)>) -> Vec<Group<F>> {
+    let mut groups: Vec<Group<F>> = Vec::new();
     for (from, item) in copies {
         let own = groups.iter().rposition(|group| group.from == from);
         let free = own.filter(|own| !groups.iter().skip(own + 1).any(|later| overlaps(later, &item)));
@@ -34,7 +34,7 @@ pub(super) fn group(copies: Vec<(String, CopyItem)>) -> Vec<Group> {
     groups
 }
 
-fn overlaps(group: &Group, item: &CopyItem) -> bool {
+fn overlaps<F>(group: &Group<F>, item: &CopyItem) -> bool {
     let path = &item.destination.path;
     group.items.iter().any(|other| other.destination.path.is_within(path) || path.is_within(&other.destination.path))
 }
@@ -49,7 +49,9 @@ pub(super) fn parse(copies: &[Copy], field: &str, problems: &mut Problems) -> Ve
             source,
             destination: Destination { path, directory: copy.destination.ends_with('/') },
             mode: mode(problems, format!("{field}.mode"), copy.mode.as_deref()),
-            owner: owner(problems, format!("{field}.owner"), copy.owner.as_deref()),
+            owner: Some(owner(problems, format!("{field}.owner"), copy.owner.as_deref())),
+            exclude: Vec::new(),
+            parents: None,
         };
         Some((copy.from.clone(), item))
     });
@@ -73,8 +75,7 @@ fn source_path(copy: &Copy, field: &str, problems: &mut Problems) -> Option<Stri
 
 /// Under Restricted only some directories can be written to: better refused now than failing in the Pod.
 pub(super) fn check_writable(security: PodSecurity, field: String, path: &ImagePath, problems: &mut Problems) {
-    let allowed = WRITABLE.iter().filter_map(|text| text.parse().ok()).any(|root: ImagePath| path.is_within(&root));
-    if security == PodSecurity::Restricted && !allowed {
+    if security == PodSecurity::Restricted && !is_writable(path) {
         problems.add(
             field,
             format!(
@@ -83,4 +84,9 @@ pub(super) fn check_writable(security: PodSecurity, field: String, path: &ImageP
             ),
         );
     }
+}
+
+/// Whether a restricted stage can write to `path`.
+pub(super) fn is_writable(path: &ImagePath) -> bool {
+    WRITABLE.iter().filter_map(|text| text.parse().ok()).any(|root: ImagePath| path.is_within(&root))
 }

@@ -1,6 +1,7 @@
 //! The plan: a spec, parsed and checked once. It is the only place that refuses a spec; what follows can rely on it.
 
 mod copies;
+mod dockerfile;
 mod sources;
 mod stages;
 
@@ -8,14 +9,18 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use jiff::Timestamp;
 
-use crate::api::v1alpha1::{ImageSpec, MinimalImageSpec, PodSecurity, Stage};
+use crate::api::v1alpha1::{DockerfileSpec, ImageSpec, MinimalImageSpec, PodSecurity, Stage};
+
+use stages::{DEFAULT_TIMEOUT, SOURCE_DATE_EPOCH, source_stage};
 
 use super::{
     artifact::Artifact,
-    recipe::{FORMAT, Output, Owner, Recipe, Step},
+    image::ImageConfig,
+    recipe::{FORMAT, Output, Owner, Recipe, Step, TextFile},
     value::{Digest, ImagePath, Platform, Reference, Repository},
 };
 
+pub use dockerfile::{DockerfileError, DockerfilePlan, OpenDockerfile};
 pub use sources::{GitTarget, SourceKind, SourcePlan};
 
 /// Name of the stage that stands for the source: it has no builder image.
@@ -29,23 +34,13 @@ pub const HOME: &str = "/home/build";
 /// The directories that a restricted stage can write to.
 pub const WRITABLE: [&str; 3] = [WORKSPACE, "/tmp", HOME];
 
-/// A spec whose every value is parsed and whose references all lead somewhere.
+/// What a spec says by itself, before a Dockerfile is read: enough to look things up, to wait and to refuse.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Plan {
+pub struct Outline {
     /// Where files come from.
     pub source: Option<SourcePlan>,
     /// What the image is for.
     pub platform: Platform,
-    /// The stages that the image needs, each after those that it copies from.
-    pub stages: Vec<StagePlan>,
-    /// Names of stages that nothing needs.
-    pub skipped: Vec<String>,
-    /// The image that the final image starts from; none for scratch.
-    pub base: Option<Reference>,
-    /// The final image's layers on top of its base, lowest first.
-    pub layers: Vec<LayerPlan>,
-    /// What the final image's config says.
-    pub image: ImageSpec,
     /// Where the image goes.
     pub repository: Repository,
     /// Tags with their variables not yet replaced.
@@ -56,6 +51,35 @@ pub struct Plan {
     pub pod_security: PodSecurity,
     /// How often tags and branches are looked at.
     pub interval: Duration,
+    /// Whether a later look could find something newer: a branch, a tag, a ConfigMap.
+    pub can_change: bool,
+}
+
+/// A spec whose every value is parsed and whose references all lead somewhere. Nothing in it tells whether its stages were
+/// given by `spec.stages` or by a Dockerfile.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// What the spec says by itself.
+    pub outline: Outline,
+    /// The stages that the image needs, each after those that it copies from.
+    pub stages: Vec<StagePlan>,
+    /// Names of stages that nothing needs.
+    pub skipped: Vec<String>,
+    /// The image that the final image starts from; none for scratch.
+    pub base: Option<Reference>,
+    /// The final image's layers on top of its base, lowest first.
+    pub layers: Vec<LayerPlan>,
+    /// What the final image's config says.
+    pub image: ImageConfig,
+}
+
+/// What can be planned of a spec without reading anything else.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Draft {
+    /// All of it.
+    Complete(Box<Plan>),
+    /// The stages are in a Dockerfile.
+    Dockerfile(Box<DockerfilePlan>),
 }
 
 /// One stage.
@@ -71,10 +95,37 @@ pub struct StagePlan {
     pub inputs: Vec<OutputReference>,
     /// What leaves it.
     pub outputs: Vec<Output>,
+    /// What of the source its copies do not see, as patterns of a `.dockerignore` in their order.
+    pub ignore: Vec<String>,
+    /// Who its steps run as, and with what of the container they may do as they like.
+    pub account: Account,
     /// How its Pod is set up; none for the source stage.
     pub settings: Option<Stage>,
     /// How long its Pod may take.
     pub timeout: Duration,
+}
+
+/// Who a build container runs as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Account {
+    /// [`RESTRICTED_USER`], who can write to [`WRITABLE`] alone: what the `restricted` standard lets pass.
+    Restricted,
+    /// The builder image's own user, with a volume at [`WORKSPACE`].
+    Image,
+    /// Root in the container, as Docker builds: no volume hides anything of the builder image.
+    Root,
+}
+
+impl Account {
+    /// The user that the container is started as; none leaves it to the builder image.
+    #[must_use]
+    pub fn user(self) -> Option<u32> {
+        match self {
+            Self::Restricted => Some(RESTRICTED_USER),
+            Self::Image => None,
+            Self::Root => Some(0),
+        }
+    }
 }
 
 /// One output of one stage.
@@ -92,20 +143,7 @@ pub enum LayerPlan {
     /// A stage's artifact layer, as it is.
     Artifact(OutputReference),
     /// Files given in the spec.
-    Files(Vec<PlannedFile>),
-}
-
-/// A file given in the spec.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PlannedFile {
-    /// Path in the image.
-    pub path: ImagePath,
-    /// Its bytes.
-    pub content: String,
-    /// Permission bits.
-    pub mode: u32,
-    /// Numeric owner.
-    pub owner: Owner,
+    Files(Vec<TextFile>),
 }
 
 /// A part of the spec that cannot be: where it is and what to do.
@@ -147,71 +185,40 @@ pub struct Pins {
     pub images: BTreeMap<Reference, Digest>,
 }
 
-impl Plan {
+impl Draft {
     /// Parses and checks `spec`.
     ///
     /// # Errors
     /// All problems at once, each with its field.
     pub fn new(spec: &MinimalImageSpec) -> Result<Self, Vec<Problem>> {
         let mut problems = Problems::default();
-        let plan = build(spec, &mut problems);
-        match plan {
-            Some(plan) if problems.0.is_empty() => Ok(plan),
+        let draft = draft(spec, &mut problems);
+        match draft {
+            Some(draft) if problems.0.is_empty() => Ok(draft),
             _ => Err(problems.0),
         }
     }
 
-    /// Every image that has to be resolved: builder images and the base, each once.
+    /// The plan of a spec that needs no Dockerfile.
     #[must_use]
-    pub fn images(&self) -> Vec<&Reference> {
-        let mut images: Vec<_> = self.stages.iter().filter_map(|stage| stage.image.as_ref()).collect();
-        images.extend(&self.base);
-        images.sort();
-        images.dedup();
-        images
+    pub fn complete(self) -> Option<Plan> {
+        match self {
+            Self::Complete(plan) => Some(*plan),
+            Self::Dockerfile(_) => None,
+        }
     }
 
-    /// Whether a later look could find something newer: a branch, a tag, a ConfigMap.
+    /// What the spec says by itself.
     #[must_use]
-    pub fn can_change(&self) -> bool {
-        self.images().iter().any(|image| image.digest().is_none())
-            || self.source.as_ref().is_some_and(|source| source.pinned_revision().is_none())
+    pub fn outline(&self) -> &Outline {
+        match self {
+            Self::Complete(plan) => &plan.outline,
+            Self::Dockerfile(plan) => &plan.outline,
+        }
     }
+}
 
-    /// The recipe of `stage`, once its builder is pinned and the artifacts that it copies from are there.
-    #[must_use]
-    pub fn recipe(&self, stage: &StagePlan, pins: &Pins, artifacts: &BTreeMap<String, Artifact>) -> Option<Recipe> {
-        let inputs = stage
-            .inputs
-            .iter()
-            .map(|input| Some(artifacts.get(&input.stage)?.layers.get(input.output)?.diff_id))
-            .collect::<Option<Vec<_>>>()?;
-        let image = match &stage.image {
-            Some(reference) => Some(*pins.images.get(reference)?),
-            None => None,
-        };
-        let user = (self.pod_security == PodSecurity::Restricted).then_some(RESTRICTED_USER);
-        let mut env_from: Vec<String> = stage
-            .settings
-            .iter()
-            .flat_map(|settings| &settings.env)
-            .filter(|variable| variable.value_from.is_some())
-            .map(|variable| variable.name.clone())
-            .collect();
-        env_from.sort();
-        Some(Recipe {
-            format: FORMAT,
-            platform: self.platform.clone(),
-            image,
-            user: stage.image.is_some().then_some(user).flatten(),
-            env_from,
-            mounts: stage.settings.iter().flat_map(|stage| &stage.caches).map(|cache| cache.path.clone()).collect(),
-            inputs,
-            steps: stage.steps.clone(),
-            outputs: stage.outputs.clone(),
-        })
-    }
-
+impl Outline {
     /// What the steps see of the source, for keys; none without a source.
     #[must_use]
     pub fn source_identity(&self, pins: &Pins) -> Option<String> {
@@ -243,29 +250,75 @@ impl Plan {
         let tags = tags.collect();
         if problems.0.is_empty() { Ok(tags) } else { Err(problems.0) }
     }
+}
 
-    /// A hash over all that decides the image's bytes and names: equal inputs need no build.
+impl Plan {
+    /// Every image that has to be resolved: builder images and the base, each once.
     #[must_use]
-    pub fn inputs(&self, spec: &MinimalImageSpec, pins: &Pins) -> Digest {
-        // The whole spec but what says when and how much is remembered: a field that is forgotten here costs at most a
-        // look into the cache.
-        let mut spec = serde_json::to_value(spec).unwrap_or_default();
-        if let Some(spec) = spec.as_object_mut() {
-            for field in ["interval", "suspend", "successfulHistoryLimit", "failedHistoryLimit"] {
-                spec.remove(field);
-            }
-        }
-        Digest::of(format!("{spec} {:?} {:?}", pins.revision, pins.images).as_bytes())
+    pub fn images(&self) -> Vec<Reference> {
+        let mut images: Vec<_> = self.stages.iter().filter_map(|stage| stage.image.clone()).collect();
+        images.extend(self.base.clone());
+        images.sort();
+        images.dedup();
+        images
+    }
+
+    /// The recipe of `stage`, once its builder is pinned and the artifacts that it copies from are there.
+    #[must_use]
+    pub fn recipe(&self, stage: &StagePlan, pins: &Pins, artifacts: &BTreeMap<String, Artifact>) -> Option<Recipe> {
+        let inputs = stage
+            .inputs
+            .iter()
+            .map(|input| Some(artifacts.get(&input.stage)?.layers.get(input.output)?.diff_id))
+            .collect::<Option<Vec<_>>>()?;
+        let image = match &stage.image {
+            Some(reference) => Some(*pins.images.get(reference)?),
+            None => None,
+        };
+        let mut env_from: Vec<String> = stage
+            .settings
+            .iter()
+            .flat_map(|settings| &settings.env)
+            .filter(|variable| variable.value_from.is_some())
+            .map(|variable| variable.name.clone())
+            .collect();
+        env_from.sort();
+        Some(Recipe {
+            format: FORMAT,
+            platform: self.outline.platform.clone(),
+            image,
+            user: stage.image.is_some().then(|| stage.account.user()).flatten(),
+            env_from,
+            mounts: stage.settings.iter().flat_map(|stage| &stage.caches).map(|cache| cache.path.clone()).collect(),
+            ignore: stage.ignore.clone(),
+            inputs,
+            steps: stage.steps.clone(),
+            outputs: stage.outputs.clone(),
+        })
     }
 }
 
-fn build(spec: &MinimalImageSpec, problems: &mut Problems) -> Option<Plan> {
+/// A hash over all that decides the image's bytes and names: equal inputs need no build.
+#[must_use]
+pub fn inputs(spec: &MinimalImageSpec, pins: &Pins) -> Digest {
+    // The whole spec but what says when and how much is remembered: a field that is forgotten here costs at most a
+    // look into the cache.
+    let mut spec = serde_json::to_value(spec).unwrap_or_default();
+    if let Some(spec) = spec.as_object_mut() {
+        for field in ["interval", "suspend", "successfulHistoryLimit", "failedHistoryLimit"] {
+            spec.remove(field);
+        }
+    }
+    Digest::of(format!("{spec} {:?} {:?}", pins.revision, pins.images).as_bytes())
+}
+
+fn draft(spec: &MinimalImageSpec, problems: &mut Problems) -> Option<Draft> {
     let source = spec.source.as_ref().and_then(|source| sources::plan(source, problems));
     let platform = spec.platforms.first().map_or("linux/amd64", String::as_str).parse();
     let platform = problems.take("platforms[0]", platform);
     let interval = duration(problems, "interval", &spec.interval);
     let base = spec.image.base.image.as_ref().map(|base| base.reference.parse::<Reference>());
-    let base = base.map(|base| problems.take("image.base.image.reference", base));
+    let base = base.and_then(|base| problems.take("image.base.image.reference", base));
     let repository = problems.take("destination.repository", spec.destination.repository.parse::<Repository>());
     let cache = match &spec.cache {
         Some(cache) => problems.take("cache.repository", cache.repository.parse()),
@@ -273,24 +326,76 @@ fn build(spec: &MinimalImageSpec, problems: &mut Problems) -> Option<Plan> {
     };
     check_tags(spec, source.as_ref(), problems);
     check_image(&spec.image, problems);
-    let graph = stages::plan(spec, base.is_some(), problems)?;
-    Some(Plan {
+    let default = if spec.dockerfile.is_some() { PodSecurity::Baseline } else { PodSecurity::Restricted };
+    let pod_security = spec.pod_security.unwrap_or(default);
+    let front = front(spec, pod_security, base, problems);
+    let moves = source.as_ref().is_some_and(|source| source.pinned_revision().is_none());
+    let outline = Outline {
         source,
         platform: platform?,
-        stages: graph.stages,
-        skipped: graph.skipped,
-        base: match base {
-            Some(base) => Some(base?),
-            None => None,
-        },
-        layers: graph.layers,
-        image: spec.image.clone(),
         repository: repository?,
         tags: spec.destination.tags.clone(),
         cache: cache?,
-        pod_security: spec.pod_security,
+        pod_security,
         interval: interval?,
-    })
+        can_change: moves,
+    };
+    Some(front?.with(outline))
+}
+
+/// The part of a draft that differs between the two ways to give stages.
+enum Front {
+    Stages { graph: stages::Graph, base: Option<Reference>, image: ImageConfig },
+    Dockerfile { spec: DockerfileSpec, image: ImageConfig, files: Vec<TextFile> },
+}
+
+impl Front {
+    fn with(self, outline: Outline) -> Draft {
+        match self {
+            Self::Stages { graph: stages::Graph { stages, skipped, layers }, base, image } => {
+                let mut plan = Plan { outline, stages, skipped, base, layers, image };
+                plan.outline.can_change |= plan.images().iter().any(|image| image.digest().is_none());
+                Draft::Complete(Box::new(plan))
+            }
+            // Which images a Dockerfile names is not known yet; a look that finds nothing new costs little.
+            Self::Dockerfile { spec, image, files } => {
+                let outline = Outline { can_change: true, ..outline };
+                Draft::Dockerfile(Box::new(DockerfilePlan { outline, spec, image, files }))
+            }
+        }
+    }
+}
+
+fn front(
+    spec: &MinimalImageSpec,
+    security: PodSecurity,
+    base: Option<Reference>,
+    problems: &mut Problems,
+) -> Option<Front> {
+    let image = ImageConfig::from(&spec.image);
+    let Some(dockerfile) = &spec.dockerfile else {
+        let graph = stages::plan(spec, security, base.is_some(), problems)?;
+        return Some(Front::Stages { graph, base, image });
+    };
+    if !spec.stages.is_empty() {
+        problems.add("dockerfile", "give either stages or dockerfile, not both");
+    }
+    if spec.source.is_none() && dockerfile.inline.is_none() {
+        problems.add("dockerfile", "there is no spec.source that could hold it: give a source, or dockerfile.inline");
+    }
+    let own =
+        ImageConfig { labels: image.labels.clone(), annotations: image.annotations.clone(), ..Default::default() };
+    if image != own || base.is_some() || !spec.image.copy.is_empty() {
+        problems.add(
+            "image",
+            "with dockerfile only labels, annotations and files can be given; the rest comes from the Dockerfile",
+        );
+    }
+    if let Some(timeout) = &dockerfile.pod.timeout {
+        duration(problems, "dockerfile.pod.timeout", timeout);
+    }
+    let files = stages::planned_files(&spec.image.files, problems);
+    Some(Front::Dockerfile { spec: dockerfile.clone(), image, files })
 }
 
 fn check_tags(spec: &MinimalImageSpec, source: Option<&SourcePlan>, problems: &mut Problems) {

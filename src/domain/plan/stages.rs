@@ -6,22 +6,22 @@ use std::{
 };
 
 use crate::{
-    api::v1alpha1::{File, MinimalImageSpec, Stage},
+    api::v1alpha1::{File, MinimalImageSpec, PodSecurity, Stage},
     domain::{
-        recipe::{CopyItem, Destination, Output, Owner, Parents, Step},
+        recipe::{CopyItem, Destination, Output, Owner, Parents, Step, TextFile},
         value::{ImagePath, Reference},
     },
 };
 
 use super::{
-    LayerPlan, OutputReference, PlannedFile, Problems, SOURCE_STAGE, StagePlan, WORKSPACE,
+    Account, LayerPlan, OutputReference, Problems, SOURCE_STAGE, StagePlan, WORKSPACE,
     copies::{self, Group},
     duration, mode, owner,
 };
 
-const DEFAULT_TIMEOUT: Duration = Duration::from_hours(1);
+pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_hours(1);
 /// Every stage sees this time instead of none, so that tools which honour it give the same bytes twice.
-const SOURCE_DATE_EPOCH: (&str, &str) = ("SOURCE_DATE_EPOCH", "0");
+pub(super) const SOURCE_DATE_EPOCH: (&str, &str) = ("SOURCE_DATE_EPOCH", "0");
 
 /// The needed stages in order, the others' names, and the image's layers.
 pub(super) struct Graph {
@@ -39,10 +39,19 @@ struct Draft<'a> {
     timeout: Duration,
 }
 
-pub(super) fn plan(spec: &MinimalImageSpec, has_base: bool, problems: &mut Problems) -> Option<Graph> {
+pub(super) fn plan(
+    spec: &MinimalImageSpec,
+    security: PodSecurity,
+    has_base: bool,
+    problems: &mut Problems,
+) -> Option<Graph> {
     check_origins(spec, problems);
-    let drafts: Vec<_> =
-        spec.stages.iter().enumerate().filter_map(|(index, stage)| draft(spec, index, stage, problems)).collect();
+    let drafts: Vec<_> = spec
+        .stages
+        .iter()
+        .enumerate()
+        .filter_map(|(index, stage)| draft(spec, security, (index, stage), problems))
+        .collect();
     let image_groups = copies::group(copies::parse(&spec.image.copy, "image.copy", problems));
     let files = planned_files(&spec.image.files, problems);
     if drafts.len() != spec.stages.len() || !problems.0.is_empty() {
@@ -59,6 +68,7 @@ pub(super) fn plan(spec: &MinimalImageSpec, has_base: bool, problems: &mut Probl
         list.push(Output { items: group.items.clone(), parents });
         OutputReference { stage: group.from.clone(), output: list.len() - 1 }
     };
+    let account = if security == PodSecurity::Restricted { Account::Restricted } else { Account::Image };
     let parents = if has_base { Parents::Unusual } else { Parents::All };
     let mut layers: Vec<_> = image_groups.iter().map(|group| LayerPlan::Artifact(add(group, parents))).collect();
     if !files.is_empty() {
@@ -67,10 +77,10 @@ pub(super) fn plan(spec: &MinimalImageSpec, has_base: bool, problems: &mut Probl
     let mut stages: Vec<StagePlan> = order
         .iter()
         .filter_map(|name| by_name.get(name.as_str()))
-        .map(|draft| finish(draft, |group| add(group, Parents::None)))
+        .map(|draft| finish(draft, account, |group| add(group, Parents::None)))
         .collect();
     if order.iter().any(|name| name == SOURCE_STAGE) {
-        stages.insert(0, source_stage());
+        stages.insert(0, source_stage(account, Vec::new()));
     }
     for stage in &mut stages {
         stage.outputs = outputs.remove(stage.name.as_str()).unwrap_or_default();
@@ -102,7 +112,12 @@ fn check_origins(spec: &MinimalImageSpec, problems: &mut Problems) {
     }
 }
 
-fn draft<'a>(spec: &MinimalImageSpec, index: usize, stage: &'a Stage, problems: &mut Problems) -> Option<Draft<'a>> {
+fn draft<'a>(
+    spec: &MinimalImageSpec,
+    security: PodSecurity,
+    (index, stage): (usize, &'a Stage),
+    problems: &mut Problems,
+) -> Option<Draft<'a>> {
     let field = format!("stages[{}]", stage.name);
     if index >= 32 {
         problems.add("stages", "more than 32 stages are not possible");
@@ -110,11 +125,11 @@ fn draft<'a>(spec: &MinimalImageSpec, index: usize, stage: &'a Stage, problems: 
     let image = problems.take(format!("{field}.image"), stage.image.parse());
     let working_dir = stage.working_dir.as_deref().unwrap_or(WORKSPACE);
     let working_dir = problems.take(format!("{field}.workingDir"), working_dir.parse::<ImagePath>())?;
-    copies::check_writable(spec.pod_security, format!("{field}.workingDir"), &working_dir, problems);
+    copies::check_writable(security, format!("{field}.workingDir"), &working_dir, problems);
     let mut copies = copies::parse(&stage.copy, &format!("{field}.copy"), problems);
     for (index, (_, item)) in copies.iter().enumerate() {
         let field = format!("{field}.copy[{index}].destination");
-        copies::check_writable(spec.pod_security, field, &item.destination.path, problems);
+        copies::check_writable(security, field, &item.destination.path, problems);
     }
     let named_source = copies.iter().any(|(from, _)| from == SOURCE_STAGE);
     if stage.copy_source && !named_source && spec.source.is_some() {
@@ -136,7 +151,9 @@ fn whole_source(working_dir: &ImagePath) -> CopyItem {
         source: String::new(),
         destination: Destination { path: working_dir.clone(), directory: true },
         mode: None,
-        owner: Owner::default(),
+        owner: Some(Owner::default()),
+        exclude: Vec::new(),
+        parents: None,
     }
 }
 
@@ -174,17 +191,17 @@ fn order(drafts: &BTreeMap<&str, &Draft>, image: &[Group], problems: &mut Proble
     Some(done)
 }
 
-fn finish(draft: &Draft, mut add: impl FnMut(&Group) -> OutputReference) -> StagePlan {
+fn finish(draft: &Draft, account: Account, mut add: impl FnMut(&Group) -> OutputReference) -> StagePlan {
     let mut inputs = Vec::new();
     let mut steps: Vec<Step> = draft
         .groups
         .iter()
         .map(|group| {
             if group.from == SOURCE_STAGE {
-                return Step::CopySource { items: group.items.clone() };
+                return Step::CopySource { items: group.items.clone(), owner: None };
             }
             inputs.push(add(group));
-            Step::CopyArtifact { input: inputs.len() - 1 }
+            Step::CopyArtifact { input: inputs.len() - 1, owner: None }
         })
         .collect();
     let command = command(draft.stage);
@@ -192,7 +209,7 @@ fn finish(draft: &Draft, mut add: impl FnMut(&Group) -> OutputReference) -> Stag
         let mut env = BTreeMap::from([(SOURCE_DATE_EPOCH.0.to_owned(), SOURCE_DATE_EPOCH.1.to_owned())]);
         let literal = draft.stage.env.iter().filter(|variable| variable.value_from.is_none());
         env.extend(literal.map(|variable| (variable.name.clone(), variable.value.clone().unwrap_or_default())));
-        steps.push(Step::Run { command, env, working_dir: draft.working_dir.clone() });
+        steps.push(Step::Run { command, env, working_dir: draft.working_dir.clone(), user: None });
     }
     StagePlan {
         name: draft.stage.name.clone(),
@@ -200,6 +217,8 @@ fn finish(draft: &Draft, mut add: impl FnMut(&Group) -> OutputReference) -> Stag
         steps,
         inputs,
         outputs: Vec::new(),
+        ignore: Vec::new(),
+        account,
         settings: Some(draft.stage.clone()),
         timeout: draft.timeout,
     }
@@ -214,27 +233,30 @@ fn command(stage: &Stage) -> Vec<String> {
     }
 }
 
-fn source_stage() -> StagePlan {
+/// The stage whose outputs the agent takes from the source by itself.
+pub(super) fn source_stage(account: Account, ignore: Vec<String>) -> StagePlan {
     StagePlan {
         name: SOURCE_STAGE.to_owned(),
         image: None,
         steps: Vec::new(),
         inputs: Vec::new(),
         outputs: Vec::new(),
+        ignore,
+        account,
         settings: None,
         timeout: DEFAULT_TIMEOUT,
     }
 }
 
-fn planned_files(files: &[File], problems: &mut Problems) -> Vec<PlannedFile> {
-    let mut planned: Vec<PlannedFile> = Vec::new();
+pub(super) fn planned_files(files: &[File], problems: &mut Problems) -> Vec<TextFile> {
+    let mut planned: Vec<TextFile> = Vec::new();
     for (index, file) in files.iter().enumerate() {
         let field = format!("image.files[{index}]");
         let Some(path) = problems.take(format!("{field}.path"), file.path.parse::<ImagePath>()) else { continue };
         if planned.iter().any(|other| other.path == path) {
             problems.add(format!("{field}.path"), format!("{path} is given twice"));
         }
-        planned.push(PlannedFile {
+        planned.push(TextFile {
             path,
             content: file.content.clone(),
             mode: mode(problems, format!("{field}.mode"), file.mode.as_deref()).unwrap_or(0o644),

@@ -32,35 +32,39 @@ fn with(path: &str, value: Value) -> MinimalImageSpec {
     spec(base)
 }
 
+fn planned(spec: &MinimalImageSpec) -> Plan {
+    Draft::new(spec).unwrap().complete().unwrap()
+}
+
 fn problems(spec: &MinimalImageSpec) -> String {
-    Plan::new(spec).unwrap_err().iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    Draft::new(spec).unwrap_err().iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
 fn a_go_program_on_scratch_is_one_stage_and_one_layer() {
-    let plan = Plan::new(&spec(go())).unwrap();
+    let plan = planned(&spec(go()));
     assert_eq!(plan.stages.len(), 1);
     assert_eq!(plan.layers, [LayerPlan::Artifact(OutputReference { stage: "build".into(), output: 0 })]);
-    assert_eq!(plan.cache.to_string(), "registry.example.com/app-cache");
+    assert_eq!(plan.outline.cache.to_string(), "registry.example.com/app-cache");
     let stage = &plan.stages[0];
     assert!(
-        matches!(&stage.steps[0], Step::CopySource { items } if items[0].destination.path.as_str() == "/workspace")
+        matches!(&stage.steps[0], Step::CopySource { items, .. } if items[0].destination.path.as_str() == "/workspace")
     );
     assert!(matches!(&stage.steps[1], Step::Run { command, env, .. }
         if command[..3] == ["/bin/sh", "-e", "-c"] && env["SOURCE_DATE_EPOCH"] == "0"));
     assert_eq!(stage.outputs[0].parents, Parents::All);
-    assert!(plan.can_change());
+    assert!(plan.outline.can_change);
 }
 
 #[test]
 fn an_image_base_keeps_its_own_directories() {
-    let plan = Plan::new(&with("/image/base", json!({"image": {"reference": "gcr.io/distroless/static"}}))).unwrap();
+    let plan = planned(&with("/image/base", json!({"image": {"reference": "gcr.io/distroless/static"}})));
     assert_eq!(plan.stages[0].outputs[0].parents, Parents::Unusual);
 }
 
 #[test]
 fn stages_come_after_those_they_copy_from_and_unneeded_ones_are_skipped() {
-    let plan = Plan::new(&spec(json!({
+    let plan = planned(&spec(json!({
         "stages": [
             {"name": "c", "image": "c", "copy": [{"from": "b", "source": "/tmp/b", "destination": "/workspace/b"}]},
             {"name": "b", "image": "b", "copy": [{"from": "a", "source": "/tmp/a", "destination": "/workspace/a"}]},
@@ -69,8 +73,7 @@ fn stages_come_after_those_they_copy_from_and_unneeded_ones_are_skipped() {
         ],
         "image": {"copy": [{"from": "c", "source": "/workspace/c", "destination": "/c"}]},
         "destination": {"repository": "registry.example.com/app"}
-    })))
-    .unwrap();
+    })));
     assert_eq!(plan.stages.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["a", "b", "c"]);
     assert_eq!(plan.skipped, ["unused"]);
     assert_eq!(plan.stages[1].inputs, [OutputReference { stage: "a".into(), output: 0 }]);
@@ -85,7 +88,7 @@ fn copies_of_one_stage_are_one_layer_unless_their_order_matters() {
         let mut value = go();
         value["stages"] = json!([{"name": "a", "image": "a"}, {"name": "b", "image": "b"}]);
         value["image"]["copy"] = copies;
-        Plan::new(&spec(value)).unwrap().layers.len()
+        planned(&spec(value)).layers.len()
     };
     assert_eq!(layers(json!([copy("a", "/1"), copy("b", "/2"), copy("a", "/3")])), 2);
     assert_eq!(layers(json!([copy("a", "/1"), copy("b", "/2"), copy("a", "/2/x")])), 3);
@@ -94,31 +97,29 @@ fn copies_of_one_stage_are_one_layer_unless_their_order_matters() {
 
 #[test]
 fn files_straight_from_the_source_need_a_stage_without_a_builder() {
-    let plan = Plan::new(&with(
+    let plan = planned(&with(
         "/image/copy/-",
         json!({"from": "source", "source": "static", "destination": "/srv/static", "mode": "0444", "owner": "7:8"}),
-    ))
-    .unwrap();
+    ));
     assert_eq!(plan.stages[0].name, SOURCE_STAGE);
     assert_eq!(plan.stages[0].image, None);
     let item = &plan.stages[0].outputs[0].items[0];
-    assert_eq!((item.source.as_str(), item.mode, item.owner), ("static", Some(0o444), Owner { uid: 7, gid: 8 }));
+    assert_eq!((item.source.as_str(), item.mode, item.owner), ("static", Some(0o444), Some(Owner { uid: 7, gid: 8 })));
 }
 
 #[test]
 fn named_copies_from_the_source_replace_the_whole() {
-    let plan = Plan::new(&with(
+    let plan = planned(&with(
         "/stages/0/copy",
         json!([{"from": "source", "source": "go.mod", "destination": "/workspace/go.mod"}]),
-    ))
-    .unwrap();
+    ));
     let sources: Vec<_> = plan.stages[0].steps.iter().filter(|s| matches!(s, Step::CopySource { .. })).collect();
-    assert!(matches!(sources[..], [Step::CopySource { items }] if items.len() == 1 && items[0].source == "go.mod"));
+    assert!(matches!(sources[..], [Step::CopySource { items, .. }] if items.len() == 1 && items[0].source == "go.mod"));
 }
 
 #[test]
 fn a_recipe_waits_for_its_pins_and_inputs() {
-    let plan = Plan::new(&spec(go())).unwrap();
+    let plan = planned(&spec(go()));
     let stage = &plan.stages[0];
     assert_eq!(plan.recipe(stage, &Pins::default(), &BTreeMap::new()), None);
     let pins =
@@ -129,9 +130,9 @@ fn a_recipe_waits_for_its_pins_and_inputs() {
 
 #[test]
 fn tags_are_filled_in() {
-    let plan = Plan::new(&with("/destination/tags", json!(["$(commitShort)", "g$(generation)-$(timestamp)"]))).unwrap();
+    let plan = planned(&with("/destination/tags", json!(["$(commitShort)", "g$(generation)-$(timestamp)"])));
     let pins = Pins { revision: Some("0123456789abcdef0123456789abcdef01234567".into()), ..Pins::default() };
-    let tags = plan.expanded_tags(&pins, 3, Timestamp::UNIX_EPOCH).unwrap();
+    let tags = plan.outline.expanded_tags(&pins, 3, Timestamp::UNIX_EPOCH).unwrap();
     let tags: Vec<_> = tags.iter().filter_map(Reference::tag).collect();
     assert_eq!(tags, ["0123456789ab", "g3-19700101T000000Z"]);
 }

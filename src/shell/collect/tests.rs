@@ -13,7 +13,7 @@ const USER: Owner = Owner { uid: 5, gid: 6 };
 fn item(source: &str, destination: &str) -> CopyItem {
     let path = destination.parse().unwrap();
     let destination = Destination { path, directory: destination.ends_with('/') };
-    CopyItem { source: source.into(), destination, mode: None, owner: USER }
+    CopyItem { source: source.into(), destination, mode: None, owner: Some(USER), exclude: Vec::new(), parents: None }
 }
 
 struct Root(tempfile::TempDir);
@@ -38,7 +38,7 @@ impl Root {
     }
 
     fn collect(&self, items: &[CopyItem]) -> Result<FileTree<PathBuf>, CollectError> {
-        collect(self.0.path(), items, Parents::None, Scope::Container)
+        collect(self.0.path(), items, Parents::None, Scope::Container, &Ignore::default())
     }
 
     fn names(&self, items: &[CopyItem]) -> Vec<String> {
@@ -107,13 +107,56 @@ fn modes_are_the_files_own_but_never_privileged() {
     let root = Root::new(&[("d/su", 0o4755), ("d/plain", 0o640)]);
     fs::set_permissions(root.path("d"), PermissionsExt::from_mode(0o2775)).unwrap();
     let modes = |items: &[CopyItem], scope| -> Vec<u32> {
-        let tree = collect(root.0.path(), items, Parents::None, scope).unwrap();
+        let tree = collect(root.0.path(), items, Parents::None, scope, &Ignore::default()).unwrap();
         tree.entries().map(|(entry, _)| entry.mode).collect()
     };
     assert_eq!(modes(&[item("d", "/d")], Scope::Container), [0o775, 0o640, 0o755]);
     assert_eq!(modes(&[item("d", "/d")], Scope::Source), [0o755, 0o644, 0o755]);
     let declared = CopyItem { mode: Some(0o4755), ..item("d/su", "/su") };
     assert_eq!(modes(&[declared], Scope::Container), [0o4755]);
+    // A copy that keeps owners takes files as they are.
+    let kept = CopyItem { owner: None, ..item("d/su", "/su") };
+    assert_eq!(modes(&[kept], Scope::Container), [0o4755]);
+}
+
+#[test]
+fn a_copy_keeps_owners_when_it_names_none() {
+    let root = Root::new(&[("d/f", 0o644)]);
+    let own = Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
+    let kept = CopyItem { owner: None, ..item("d/f", "/f") };
+    let owners = |items: &[CopyItem], scope| -> Vec<Owner> {
+        let tree = collect(root.0.path(), items, Parents::None, scope, &Ignore::default()).unwrap();
+        tree.entries().map(|(entry, _)| entry.owner).collect()
+    };
+    assert_eq!(owners(std::slice::from_ref(&kept), Scope::Container), [own]);
+    assert_eq!(owners(&[kept], Scope::Source), [Owner::default()]);
+    assert_eq!(owners(&[item("d/f", "/f")], Scope::Container), [USER]);
+}
+
+#[test]
+fn excluded_and_ignored_files_are_not_seen() {
+    let root = Root::new(&[("d/a.md", 0o644), ("d/b", 0o644), ("d/e/c.md", 0o644), ("d/e/keep.md", 0o644)]);
+    let names = |items: &[CopyItem], ignore: &str| -> Vec<String> {
+        let ignore = Ignore::parse(ignore).unwrap();
+        let tree = collect(root.0.path(), items, Parents::None, Scope::Source, &ignore).unwrap();
+        tree.entries().map(|(entry, _)| entry.path.to_string()).collect()
+    };
+    let excluding = CopyItem { exclude: vec!["*.md".into(), "e".into()], ..item("d", "/d") };
+    assert_eq!(names(&[excluding], ""), ["/d", "/d/b"]);
+    assert_eq!(names(&[item("d", "/d")], "**/*.md\n!d/e/keep.md"), ["/d", "/d/b", "/d/e", "/d/e/keep.md"]);
+    assert_eq!(names(&[item("d/*", "/d/")], "d/e\nd/a.md"), ["/d/b"]);
+    let ignore = Ignore::parse("d/b").unwrap();
+    let hidden = collect(root.0.path(), &[item("d/b", "/b")], Parents::None, Scope::Source, &ignore);
+    assert!(matches!(hidden, Err(CollectError::Missing { .. })));
+}
+
+#[test]
+fn copies_can_keep_the_directories_of_their_sources() {
+    let root = Root::new(&[("a/b/x.c", 0o644), ("a/c/y.c", 0o644)]);
+    let kept = |source: &str, dropped| CopyItem { parents: Some(dropped), ..item(source, "/d/") };
+    assert_eq!(root.names(&[kept("a/*/*.c", 0)]), ["/d/a/b/x.c", "/d/a/c/y.c"]);
+    assert_eq!(root.names(&[kept("a/b/x.c", 1)]), ["/d/b/x.c"]);
+    assert_eq!(root.names(&[kept("a/c", 0)]), ["/d/a/c", "/d/a/c/y.c"]);
 }
 
 #[test]

@@ -13,7 +13,8 @@ const ENOUGH: Allowance = Allowance { bytes: 1 << 20, entries: 1000 };
 
 fn output() -> Output {
     let destination = Destination { path: "/app".parse().unwrap(), directory: false };
-    let item = CopyItem { source: "/app".into(), destination, mode: None, owner: Owner::default() };
+    let owner = Some(Owner::default());
+    let item = CopyItem { source: "/app".into(), destination, mode: None, owner, exclude: Vec::new(), parents: None };
     Output { items: vec![item], parents: Parents::All }
 }
 

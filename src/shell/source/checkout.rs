@@ -1,11 +1,11 @@
 //! Writes the files of a fetched commit: exactly the bytes that Git holds, without filters, line-end conversion or a `.git`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use gix_object::Find as _;
 use tempfile::TempDir;
 
-use super::{SourceError, git::MAX_OBJECT_BYTES, writer::TreeWriter};
+use super::{SourceError, git::MAX_OBJECT_BYTES, read::bounded, writer::TreeWriter};
 use crate::domain::{
     git::{
         Commit, EntryKind, ObjectId, Submodule, TreeEntry, commit_tree, is_lfs_pointer, parse_modules, submodule_url,
@@ -45,10 +45,7 @@ pub(super) struct Outcome {
 impl Checkout {
     /// Writes all files and removes the objects.
     pub(super) fn run(self) -> Result<Outcome, SourceError> {
-        let failed = |source| SourceError::File { path: self.objects.path().to_owned(), source };
-        let options = gix_odb::store::init::Options { alloc_limit_bytes: Some(MAX_OBJECT_BYTES), ..Default::default() };
-        let odb = gix_odb::at_opts(self.objects.path(), gix_hash::Kind::Sha1, [], options).map_err(failed)?;
-        let objects = Objects { odb, url: &self.repository.url };
+        let objects = Objects::at(self.objects.path(), &self.repository.url)?;
         let mut buffer = Vec::new();
         let root = objects.root(self.repository.commit, &mut buffer)?;
         let mut walk = Walk {
@@ -77,7 +74,19 @@ struct Objects<'a> {
     url: &'a SourceUrl,
 }
 
-impl Objects<'_> {
+impl<'a> Objects<'a> {
+    fn at(directory: &Path, url: &'a SourceUrl) -> Result<Self, SourceError> {
+        let failed = |source| SourceError::File { path: directory.to_owned(), source };
+        let options = gix_odb::store::init::Options { alloc_limit_bytes: Some(MAX_OBJECT_BYTES), ..Default::default() };
+        let odb = gix_odb::at_opts(directory, gix_hash::Kind::Sha1, [], options).map_err(failed)?;
+        Ok(Self { odb, url })
+    }
+
+    fn entries<'b>(&self, tree: ObjectId, buffer: &'b mut Vec<u8>) -> Result<Vec<TreeEntry<'b>>, SourceError> {
+        let data = self.get(tree, gix_object::Kind::Tree, buffer)?;
+        tree_entries(data).ok_or_else(|| SourceError::Object { url: self.url.clone(), id: tree, what: "it is broken" })
+    }
+
     fn find<'b>(
         &self,
         id: ObjectId,
@@ -109,6 +118,43 @@ impl Objects<'_> {
     }
 }
 
+/// Single files of a commit whose trees are there.
+pub(super) struct Lookup<'a>(Objects<'a>);
+
+impl<'a> Lookup<'a> {
+    pub(super) fn new(url: &'a SourceUrl, objects: &Path) -> Result<Self, SourceError> {
+        Objects::at(objects, url).map(Self)
+    }
+
+    /// The object of the file `path` below `directory`; none where there is no regular file.
+    pub(super) fn file(
+        &self,
+        commit: Commit,
+        directory: &RelativePath,
+        path: &str,
+    ) -> Result<Option<ObjectId>, SourceError> {
+        let path = directory.append(&RelativePath::parse(path.as_bytes())?)?;
+        let mut buffer = Vec::new();
+        let mut tree = self.0.root(commit, &mut buffer)?;
+        let mut names = path.components().peekable();
+        while let Some(name) = names.next() {
+            let entries = self.0.entries(tree, &mut buffer)?;
+            let Some(entry) = entries.iter().find(|entry| entry.name == name) else { return Ok(None) };
+            match (entry.kind, names.peek()) {
+                (EntryKind::Blob { .. }, None) => return Ok(Some(entry.id)),
+                (EntryKind::Tree, Some(_)) => tree = entry.id,
+                _ => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) fn content(&self, id: ObjectId) -> Result<Vec<u8>, SourceError> {
+        let mut buffer = Vec::new();
+        bounded(self.0.get(id, gix_object::Kind::Blob, &mut buffer)?.to_vec())
+    }
+}
+
 struct Walk<'a> {
     repository: &'a Repository,
     objects: Objects<'a>,
@@ -123,18 +169,12 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn entries<'b>(&self, tree: ObjectId, buffer: &'b mut Vec<u8>) -> Result<Vec<TreeEntry<'b>>, SourceError> {
-        let data = self.objects.get(tree, gix_object::Kind::Tree, buffer)?;
-        let broken = || SourceError::Object { url: self.repository.url.clone(), id: tree, what: "it is broken" };
-        tree_entries(data).ok_or_else(broken)
-    }
-
     /// The tree of the directory asked for; none when it is in a submodule, which is then left to do.
     fn descend(&mut self) -> Result<Option<ObjectId>, SourceError> {
         let wanted = &self.repository.directory;
         let (mut tree, mut at, mut buffer) = (self.root, RelativePath::default(), Vec::new());
         for name in wanted.components() {
-            let entries = self.entries(tree, &mut buffer)?;
+            let entries = self.objects.entries(tree, &mut buffer)?;
             let Some(entry) = entries.iter().find(|entry| entry.name == name) else {
                 return Err(missing(wanted, &at, &entries));
             };
@@ -166,7 +206,7 @@ impl Walk<'_> {
         while let Some((tree, directory)) = todo.pop() {
             let place = self.repository.place.append(&directory)?;
             self.writer.directory(&place)?;
-            for entry in self.entries(tree, &mut trees)? {
+            for entry in self.objects.entries(tree, &mut trees)? {
                 let below = directory.join(entry.name)?;
                 if entry.name.eq_ignore_ascii_case(b".git") {
                     let why = "is a name that Git does not allow in a tree";
@@ -227,7 +267,7 @@ impl Walk<'_> {
 
     fn read_modules(&self) -> Result<BTreeMap<RelativePath, Submodule>, SourceError> {
         let mut buffer = Vec::new();
-        let entries = self.entries(self.root, &mut buffer)?;
+        let entries = self.objects.entries(self.root, &mut buffer)?;
         let is_file =
             |entry: &&TreeEntry<'_>| entry.name == b".gitmodules" && matches!(entry.kind, EntryKind::Blob { .. });
         // As a link it could lead anywhere; Git refuses that too.

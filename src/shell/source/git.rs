@@ -1,6 +1,12 @@
 //! Git over smart HTTP: one conversation to look up a reference, one per repository to fetch a commit without its history.
 
-use std::{collections::BTreeSet, io, io::Read, path::Path, sync::atomic::AtomicBool};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    io::Read,
+    path::Path,
+    sync::atomic::AtomicBool,
+};
 
 use bytes::Bytes;
 use gix_utils::progress::Discard;
@@ -9,14 +15,14 @@ use tokio::sync::mpsc;
 
 use super::{
     FetchEnvironment, Fetched, SourceError,
-    checkout::{Checkout, Repository},
+    checkout::{Checkout, Lookup, Repository},
     http::{Answer, Session},
     writer::TreeWriter,
 };
 use crate::domain::{
     git::{
-        Advertisement, Commit, FetchEvent, FetchReader, GitRef, ObjectId, Packet, PacketReader, Ref, RemoteRefusal,
-        Version, fetch_request, find_ref, ls_refs_request, parse_ref_line,
+        Advertisement, Commit, Depth, FetchEvent, FetchReader, GitRef, ObjectId, Packet, PacketReader, Ref,
+        RemoteRefusal, Version, fetch_request, find_ref, ls_refs_request, parse_ref_line,
     },
     source::{RelativePath, SourceUrl},
     task::Limits,
@@ -76,7 +82,9 @@ pub(super) async fn fetch(
         let objects = tempfile::tempdir_in(environment.work_dir).map_err(failed)?;
         std::fs::create_dir(objects.path().join("pack")).map_err(failed)?;
         let limits = Limits { source_bytes: pack_bytes, ..environment.limits.clone() };
-        pack_bytes -= fetch_commit(session, &repository, objects.path(), &limits).await?;
+        let remote = Remote::open(session, &repository.url).await?;
+        let depth = remote.heard.least();
+        pack_bytes -= remote.fetch_commit(repository.commit, depth, objects.path(), &limits).await?;
         let checkout = Checkout { repository, objects, writer, follow };
         let outcome = super::blocking(move || checkout.run()).await?;
         writer = outcome.writer;
@@ -93,46 +101,42 @@ pub(super) async fn fetch(
     Ok(fetched)
 }
 
-/// Puts a pack with the commit's tree into `objects`; gives the bytes received.
-async fn fetch_commit(
+/// Reads files of a commit: first its trees, then the files alone, where the server can do that; else all of the commit.
+pub(super) async fn read(
     session: Session<'_>,
-    repository: &Repository,
-    objects: &Path,
-    limits: &Limits,
-) -> Result<u64, SourceError> {
-    let commit = repository.commit;
-    let remote = Remote::open(session, &repository.url).await?;
-    let missing = |why| SourceError::NoSuchCommit { url: repository.url.clone(), commit, why };
-    let (heard, refs) = (&remote.heard, &remote.heard.refs);
-    // Version 2 servers give out any commit, or say no; version 0 servers say what they give out.
-    let may_ask = heard.version == Version::Two
-        || refs.iter().any(|tip| tip.id == commit || tip.peeled == Some(commit))
-        || heard.has("allow-any-sha1-in-want")
-        || heard.has("allow-reachable-sha1-in-want");
-    if may_ask {
-        match remote.fetch(&[commit], heard.can_be_shallow(), objects, limits).await? {
-            Received::Pack(bytes) => return Ok(bytes),
-            Received::Refused(RemoteRefusal::Other) => {
-                return Err(missing("the server refused without a known reason"));
-            }
-            Received::Refused(RemoteRefusal::NotOurRef) => {}
+    root: Root,
+    environment: &FetchEnvironment<'_>,
+    paths: &[String],
+) -> Result<BTreeMap<String, Option<Vec<u8>>>, SourceError> {
+    let failed = |source| SourceError::File { path: environment.work_dir.to_owned(), source };
+    let objects = tempfile::tempdir_in(environment.work_dir).map_err(failed)?;
+    std::fs::create_dir(objects.path().join("pack")).map_err(failed)?;
+    let remote = Remote::open(session, &root.url).await?;
+    let depth = if remote.heard.can_filter() { Depth::Trees } else { remote.heard.least() };
+    remote.fetch_commit(root.commit, depth, objects.path(), environment.limits).await?;
+    let (url, top, commit, wanted) = (root.url.clone(), objects.path().to_owned(), root.commit, paths.to_vec());
+    let found = super::blocking(move || {
+        let lookup = Lookup::new(&url, &top)?;
+        wanted
+            .into_iter()
+            .map(|path| Ok((lookup.file(commit, &root.directory, &path)?, path)))
+            .collect::<Result<Vec<_>, _>>()
+    })
+    .await?;
+    let wants: BTreeSet<ObjectId> = found.iter().filter_map(|(id, _)| *id).collect();
+    if depth == Depth::Trees && !wants.is_empty() {
+        let wants: Vec<_> = wants.into_iter().collect();
+        if let Received::Refused(_) = remote.fetch(&wants, Depth::Full, objects.path(), environment.limits).await? {
+            let what = "the server filters files but does not give them out singly";
+            return Err(SourceError::Protocol { url: root.url, what });
         }
     }
-    let tips: BTreeSet<ObjectId> = remote
-        .refs(&["HEAD", "refs/heads/", "refs/tags/"])
-        .await?
-        .into_iter()
-        .map(|tip| tip.id)
-        .filter(|id| !id.is_null())
-        .collect();
-    if tips.is_empty() || tips.len() > MAX_WANTS {
-        return Err(missing("the server does not give it out by itself, and has no branches or too many to search"));
-    }
-    let tips: Vec<ObjectId> = tips.into_iter().collect();
-    match remote.fetch(&tips, false, objects, limits).await? {
-        Received::Pack(bytes) => Ok(bytes),
-        Received::Refused(_) => Err(missing("the server gives out neither it nor its branches and tags")),
-    }
+    let (url, top) = (root.url, objects.path().to_owned());
+    super::blocking(move || {
+        let lookup = Lookup::new(&url, &top)?;
+        found.into_iter().map(|(id, path)| Ok((path, id.map(|id| lookup.content(id)).transpose()?))).collect()
+    })
+    .await
 }
 
 enum Received {
@@ -199,15 +203,58 @@ impl<'a> Remote<'a> {
         Ok(answer)
     }
 
+    /// Puts a pack with the commit's tree into `objects`; gives the bytes received.
+    async fn fetch_commit(
+        &self,
+        commit: Commit,
+        depth: Depth,
+        objects: &Path,
+        limits: &Limits,
+    ) -> Result<u64, SourceError> {
+        let missing = |why| SourceError::NoSuchCommit { url: self.base.clone(), commit, why };
+        let (heard, refs) = (&self.heard, &self.heard.refs);
+        // Version 2 servers give out any commit, or say no; version 0 servers say what they give out.
+        let may_ask = heard.version == Version::Two
+            || refs.iter().any(|tip| tip.id == commit || tip.peeled == Some(commit))
+            || heard.has("allow-any-sha1-in-want")
+            || heard.has("allow-reachable-sha1-in-want");
+        if may_ask {
+            match self.fetch(&[commit], depth, objects, limits).await? {
+                Received::Pack(bytes) => return Ok(bytes),
+                Received::Refused(RemoteRefusal::Other) => {
+                    return Err(missing("the server refused without a known reason"));
+                }
+                Received::Refused(RemoteRefusal::NotOurRef) => {}
+            }
+        }
+        let tips: BTreeSet<ObjectId> = self
+            .refs(&["HEAD", "refs/heads/", "refs/tags/"])
+            .await?
+            .into_iter()
+            .map(|tip| tip.id)
+            .filter(|id| !id.is_null())
+            .collect();
+        if tips.is_empty() || tips.len() > MAX_WANTS {
+            return Err(missing(
+                "the server does not give it out by itself, and has no branches or too many to search",
+            ));
+        }
+        let tips: Vec<ObjectId> = tips.into_iter().collect();
+        match self.fetch(&tips, Depth::Full, objects, limits).await? {
+            Received::Pack(bytes) => Ok(bytes),
+            Received::Refused(_) => Err(missing("the server gives out neither it nor its branches and tags")),
+        }
+    }
+
     /// Receives a pack while another thread checks and indexes it.
     async fn fetch(
         &self,
         wants: &[ObjectId],
-        shallow: bool,
+        depth: Depth,
         objects: &Path,
         limits: &Limits,
     ) -> Result<Received, SourceError> {
-        let mut answer = self.post(fetch_request(&self.heard, wants, shallow)).await?;
+        let mut answer = self.post(fetch_request(&self.heard, wants, depth)).await?;
         let (sender, receiver) = mpsc::channel(16);
         let (url, directory, max_entries) = (self.base.clone(), objects.join("pack"), limits.source_entries);
         let indexing = tokio::task::spawn_blocking(move || {

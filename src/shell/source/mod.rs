@@ -1,16 +1,19 @@
-//! Fetches sources: resolves a reference for the operator, fills an empty directory for the agent. Decides nothing else.
+//! Fetches sources: resolves a reference and reads a Dockerfile for the operator, fills an empty directory for the agent.
+//! Decides nothing else.
 
 mod checkout;
 mod config_map;
 mod error;
 mod git;
 mod http;
+mod read;
 mod unpack;
 mod writer;
 
 use std::{path::Path, time::Duration};
 
 pub use error::SourceError;
+pub use read::read_files;
 
 use self::http::Session;
 use crate::domain::{

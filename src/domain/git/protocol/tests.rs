@@ -68,10 +68,10 @@ fn requests_are_what_git_sends() {
             AGENT.len() + 5
         )
     );
-    let shallow = text(fetch_request(&version_two(), &[id(ONE)], true));
+    let shallow = text(fetch_request(&version_two(), &[id(ONE)], Depth::Shallow));
     assert!(shallow.ends_with(&format!("000eofs-delta\n0032want {ONE}\n000ddeepen 1\n0009done\n0000")), "{shallow}");
     let zero = advertisement(&[&format!("{ONE} HEAD\0side-band-64k thin-pack\n")]);
-    let all = text(fetch_request(&zero, &[id(ONE), id(TWO)], false));
+    let all = text(fetch_request(&zero, &[id(ONE), id(TWO)], Depth::Full));
     assert!(all.contains(&format!("want {ONE} side-band-64k agent=x\n0032want {TWO}\n00000009done\n")), "{all}");
 }
 

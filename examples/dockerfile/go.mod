@@ -1,0 +1,3 @@
+module example.com/simplecal
+
+go 1.19

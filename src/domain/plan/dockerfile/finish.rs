@@ -1,0 +1,323 @@
+//! The last stage becomes base, layers and config; the stages that it needs become those of the plan.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use crate::{
+    api::v1alpha1::{PodSecurity, Stage},
+    domain::{
+        dockerfile::{Located, Problem},
+        image::ImageConfig,
+        plan::{
+            Account, DEFAULT_TIMEOUT, LayerPlan, OutputReference, Plan, SOURCE_STAGE, StagePlan,
+            copies::{self, Group},
+            source_stage,
+        },
+        recipe::{CopyItem, Output, Parents, Step, TextFile},
+        value::{ImagePath, Reference},
+    },
+};
+
+use super::{
+    DockerfileError, OpenDockerfile,
+    graph::Origin,
+    stage::{Action, Built},
+};
+
+/// A stage's name in the plan has at most this many characters, as in `spec.stages`.
+const NAME_LENGTH: usize = 40;
+
+/// The plan while stages still get outputs.
+struct Finish<'a> {
+    open: &'a OpenDockerfile<'a>,
+    built: &'a BTreeMap<usize, Built>,
+    names: BTreeMap<Origin, String>,
+    outputs: BTreeMap<Origin, Vec<Output>>,
+    problems: Vec<Problem>,
+}
+
+pub(super) fn plan(open: &OpenDockerfile<'_>, built: &BTreeMap<usize, Built>) -> Result<Plan, DockerfileError> {
+    let names = names(open, built);
+    let mut finish = Finish { open, built, names, outputs: BTreeMap::new(), problems: Vec::new() };
+    let empty = DockerfileError::Invalid { name: open.name.clone(), problems: Vec::new() };
+    let target = built.get(&open.graph.target).ok_or(empty)?;
+    let runs = not_minimal(target);
+    if !runs.is_empty() {
+        return Err(DockerfileError::NotMinimal { name: open.name.clone(), problems: runs });
+    }
+    let layers = finish.layers(target);
+    let mut stages: Vec<_> = finish.order(target).into_iter().filter_map(|origin| finish.stage(&origin)).collect();
+    for (origin, stage) in &mut stages {
+        stage.outputs = finish.outputs.remove(origin).unwrap_or_default();
+    }
+    if !finish.problems.is_empty() {
+        return Err(DockerfileError::Invalid { name: open.name.clone(), problems: finish.problems });
+    }
+    let image = ImageConfig {
+        env: target.scope.own.clone(),
+        labels: target.config.labels.clone().into_iter().chain(open.plan.image.labels.clone()).collect(),
+        annotations: open.plan.image.annotations.clone(),
+        ..target.config.clone()
+    };
+    Ok(Plan {
+        outline: open.plan.outline.clone(),
+        skipped: skipped(open),
+        base: target.image.clone(),
+        stages: stages.into_iter().map(|(_, stage)| stage).collect(),
+        layers,
+        image,
+    })
+}
+
+/// The RUNs of the stage that becomes the image: what they leave behind would all be in it.
+fn not_minimal(target: &Built) -> Vec<Problem> {
+    let runs = target.actions.iter().filter_map(|action| match &action.value {
+        Action::Run { text, .. } => Some((action.at, text)),
+        _ => None,
+    });
+    let advice = "RUN in the stage that becomes the image would put everything it leaves behind into it: name this stage \
+        (`FROM … AS build`), begin another behind it with `FROM scratch` (or a distroless image), take what the image needs \
+        with `COPY --from=build`, and put ENTRYPOINT there";
+    let problems = runs.enumerate().map(|(index, (at, text))| {
+        let line = text.lines().next().unwrap_or_default();
+        Problem::new(at, line, if index == 0 { advice } else { "another RUN in this stage" })
+    });
+    problems.take(5).collect()
+}
+
+fn skipped(open: &OpenDockerfile<'_>) -> Vec<String> {
+    let unneeded =
+        open.dockerfile.stages.iter().zip(&open.graph.from).enumerate().filter(|(_, (_, from))| from.is_none());
+    unneeded
+        .map(|(index, (stage, _))| {
+            stage.name.as_ref().map_or_else(|| format!("stage-{index}"), |name| name.value.clone())
+        })
+        .collect()
+}
+
+/// A name for everything that files can be copied from, each once.
+fn names(open: &OpenDockerfile<'_>, built: &BTreeMap<usize, Built>) -> BTreeMap<Origin, String> {
+    let mut names = BTreeMap::from([(Origin::Context, SOURCE_STAGE.to_owned())]);
+    let mut taken = BTreeSet::from([SOURCE_STAGE.to_owned()]);
+    let mut take = |origin: Origin, wanted: String, number: usize| {
+        let wanted: String = wanted.trim_matches('-').chars().take(NAME_LENGTH - 4).collect();
+        let wanted = wanted.trim_end_matches('-').to_owned();
+        let name = if wanted.is_empty() || taken.contains(&wanted) { format!("{wanted}-{number}") } else { wanted };
+        let name = name.trim_start_matches('-').to_owned();
+        taken.insert(name.clone());
+        names.insert(origin, name);
+    };
+    for index in built.keys() {
+        let name = open.dockerfile.stages.get(*index).and_then(|stage| stage.name.as_ref());
+        let name = name.map_or_else(|| format!("stage-{index}"), |name| plain(&name.value));
+        take(Origin::Stage(*index), name, *index);
+    }
+    for (index, image) in open.graph.images.iter().enumerate() {
+        take(Origin::Image(image.clone()), format!("image-{index}"), index);
+    }
+    names
+}
+
+/// Docker's stage names may have `.` and `_`, which a label's value and a Job's name here do not.
+fn plain(name: &str) -> String {
+    name.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter.to_ascii_lowercase() } else { '-' }).collect()
+}
+
+impl Finish<'_> {
+    /// The layers of the image above its base.
+    fn layers(&mut self, target: &Built) -> Vec<LayerPlan> {
+        let parents = if target.image.is_some() { Parents::Unusual } else { Parents::All };
+        let mut layers = Vec::new();
+        let mut copies: Vec<(Origin, CopyItem)> = Vec::new();
+        for action in &target.actions {
+            match &action.value {
+                Action::Copy { origin, items, owner } => {
+                    self.check_named(action, owner.as_deref());
+                    copies.extend(items.iter().map(|item| (origin.clone(), item.clone())));
+                }
+                Action::Write(files) => {
+                    self.flush(&mut copies, parents, &mut layers);
+                    add_files(&mut layers, files);
+                }
+                // Container runtimes make the working directory where it is missing.
+                Action::MakeDirectory { .. } | Action::Run { .. } => {}
+            }
+        }
+        self.flush(&mut copies, parents, &mut layers);
+        add_files(&mut layers, &self.open.plan.files);
+        layers
+    }
+
+    /// Copies without anything between them become one layer per origin, as those of `spec.image.copy` do.
+    fn flush(&mut self, copies: &mut Vec<(Origin, CopyItem)>, parents: Parents, layers: &mut Vec<LayerPlan>) {
+        for Group { from, items } in copies::group(std::mem::take(copies)) {
+            layers.push(LayerPlan::Artifact(self.output(&from, Output { items, parents })));
+        }
+    }
+
+    fn check_named(&mut self, action: &Located<Action>, owner: Option<&str>) {
+        let Some(owner) = owner else { return };
+        let message = format!(
+            "--chown={owner} in the stage that becomes the image needs numbers, for example --chown=65532:65532: its \
+             /etc/passwd is not read"
+        );
+        self.problems.push(Problem::new(action.at, owner, message));
+    }
+
+    fn output(&mut self, origin: &Origin, output: Output) -> OutputReference {
+        let list = self.outputs.entry(origin.clone()).or_default();
+        list.push(output);
+        OutputReference { stage: self.names.get(origin).cloned().unwrap_or_default(), output: list.len() - 1 }
+    }
+
+    /// Everything that has to be run for the target, each after what it copies from.
+    fn order(&self, target: &Built) -> Vec<Origin> {
+        let mut order = Vec::new();
+        for origin in self.outputs.keys().filter(|origin| **origin == Origin::Context) {
+            order.push(origin.clone());
+        }
+        self.visit(target, &mut order);
+        order
+    }
+
+    fn visit(&self, built: &Built, order: &mut Vec<Origin>) {
+        for origin in origins(built) {
+            // The context is an input that the agent fetches itself; stages only lead to earlier ones.
+            if *origin == Origin::Context || order.contains(origin) {
+                continue;
+            }
+            if let Origin::Stage(index) = origin
+                && let Some(earlier) = self.built.get(index)
+            {
+                self.visit(earlier, order);
+            }
+            if !order.contains(origin) {
+                order.push(origin.clone());
+            }
+        }
+    }
+
+    fn stage(&mut self, origin: &Origin) -> Option<(Origin, StagePlan)> {
+        let name = self.names.get(origin)?.clone();
+        let account = match self.open.plan.outline.pod_security {
+            PodSecurity::Restricted => Account::Restricted,
+            PodSecurity::Baseline => Account::Root,
+        };
+        let stage = match origin {
+            Origin::Context => source_stage(account, self.open.ignore.clone()),
+            Origin::Image(reference) => self.container(name, reference, account),
+            Origin::Stage(index) => {
+                let built = self.built;
+                let built = built.get(index)?;
+                let Some(reference) = &built.image else {
+                    let stage = self.open.dockerfile.stages.get(*index)?;
+                    let message = "a stage from scratch has no container that others could copy from: copy from the stages it copies from";
+                    self.problems.push(Problem::new(stage.from.at, stage.from.value.raw(), message));
+                    return None;
+                };
+                let mut plan = self.container(name, reference, account);
+                for action in &built.actions {
+                    self.check_restricted(account, action);
+                    let step = self.step(&action.value, &mut plan.inputs);
+                    plan.steps.push(step);
+                }
+                if plan.steps.iter().any(|step| matches!(step, Step::CopySource { .. })) {
+                    plan.ignore.clone_from(&self.open.ignore);
+                }
+                plan
+            }
+        };
+        Some((origin.clone(), stage))
+    }
+
+    /// What a restricted user cannot do is better refused now than failing in the Pod.
+    fn check_restricted(&mut self, account: Account, action: &Located<Action>) {
+        if account != Account::Restricted {
+            return;
+        }
+        let (paths, user): (Vec<&ImagePath>, bool) = match &action.value {
+            Action::Run { step, .. } => (Vec::new(), matches!(step, Step::Run { user: Some(_), .. })),
+            Action::MakeDirectory { path, user } => (vec![path], user.is_some()),
+            Action::Write(files) => (files.iter().map(|file| &file.path).collect(), false),
+            Action::Copy { items, owner, .. } => {
+                (items.iter().map(|item| &item.destination.path).collect(), owner.is_some())
+            }
+        };
+        if let Some(path) = paths.into_iter().find(|path| !copies::is_writable(path)) {
+            let message = format!("{path} cannot be written under podSecurity Restricted: set podSecurity Baseline");
+            self.problems.push(Problem::new(action.at, path.as_str(), message));
+        }
+        if user {
+            let message =
+                "another user than the build's own needs podSecurity Baseline: set it, or leave USER and --chown out";
+            self.problems.push(Problem::new(action.at, "USER", message));
+        }
+    }
+
+    fn step(&mut self, action: &Action, inputs: &mut Vec<OutputReference>) -> Step {
+        match action {
+            Action::Run { step, .. } => step.clone(),
+            Action::MakeDirectory { path, user } => Step::MakeDirectory { path: path.clone(), user: user.clone() },
+            Action::Write(files) => Step::WriteFiles { files: files.clone() },
+            Action::Copy { origin: Origin::Context, items, owner } => {
+                Step::CopySource { items: items.clone(), owner: owner.clone() }
+            }
+            Action::Copy { origin, items, owner } => {
+                inputs.push(self.output(origin, Output { items: items.clone(), parents: Parents::None }));
+                Step::CopyArtifact { input: inputs.len() - 1, owner: owner.clone() }
+            }
+        }
+    }
+
+    /// A stage of the plan in the container of `image`, with nothing done in it yet.
+    fn container(&self, name: String, image: &Reference, account: Account) -> StagePlan {
+        let pod = &self.open.plan.spec.pod;
+        let settings = Stage {
+            name: name.clone(),
+            image: image.to_string(),
+            resources: pod.resources.clone(),
+            node_selector: pod.node_selector.clone(),
+            tolerations: pod.tolerations.clone(),
+            affinity: pod.affinity.clone(),
+            runtime_class_name: pod.runtime_class_name.clone(),
+            timeout: pod.timeout.clone(),
+            proxy: pod.proxy,
+            ca_certificates: pod.ca_certificates,
+            ..Stage::default()
+        };
+        // The spec was checked when the outline was made.
+        let timeout = pod.timeout.as_deref().and_then(|text| text.parse::<kube::core::Duration>().ok());
+        StagePlan {
+            name,
+            image: Some(image.clone()),
+            steps: Vec::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            ignore: Vec::new(),
+            account,
+            settings: Some(settings),
+            timeout: timeout.map_or(DEFAULT_TIMEOUT, Duration::from),
+        }
+    }
+}
+
+fn origins(built: &Built) -> impl Iterator<Item = &Origin> {
+    built.actions.iter().filter_map(|action| match &action.value {
+        Action::Copy { origin, .. } => Some(origin),
+        _ => None,
+    })
+}
+
+/// Files at the end of the layers join a layer of files that is there.
+fn add_files(layers: &mut Vec<LayerPlan>, files: &[TextFile]) {
+    match layers.last_mut() {
+        _ if files.is_empty() => {}
+        Some(LayerPlan::Files(last)) => {
+            last.retain(|old| !files.iter().any(|file| file.path == old.path));
+            last.extend(files.iter().cloned());
+        }
+        _ => layers.push(LayerPlan::Files(files.to_vec())),
+    }
+}

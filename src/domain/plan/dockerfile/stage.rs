@@ -1,0 +1,364 @@
+//! What the instructions of a stage do, one after the other: to the container that it runs in, and to the image that it
+//! would become.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use crate::domain::{
+    dockerfile::{
+        Instruction, Located, Position, Problem, Word,
+        ast::{Check, CommandLine, Healthcheck, RunInstruction, RunNetwork, RunSecurity},
+        parse,
+    },
+    image::{ImageConfig, RuntimeConfig},
+    plan::SOURCE_DATE_EPOCH,
+    recipe::{CopyItem, Step, TextFile},
+    value::{ImagePath, Reference},
+};
+
+use super::{
+    OpenDockerfile,
+    graph::{From, Origin},
+    scope::Scope,
+};
+
+/// A stage with all its instructions gone through.
+#[derive(Debug, Clone)]
+pub(super) struct Built {
+    /// What its container is started from; none for scratch.
+    pub image: Option<Reference>,
+    /// What happens in it.
+    pub actions: Vec<Located<Action>>,
+    /// What it would be as an image, on top of `image`.
+    pub config: ImageConfig,
+    pub scope: Scope,
+    /// Where the next instruction is.
+    pub directory: ImagePath,
+    /// Whom the next RUN runs as; empty for root.
+    user: String,
+    shell: Vec<String>,
+    /// Directories that are known to be there.
+    pub known: BTreeSet<ImagePath>,
+}
+
+/// One thing that happens in a stage's container.
+#[derive(Debug, Clone)]
+pub(super) enum Action {
+    Run { step: Step, text: String },
+    MakeDirectory { path: ImagePath, user: Option<String> },
+    Write(Vec<TextFile>),
+    Copy { origin: Origin, items: Vec<CopyItem>, owner: Option<String> },
+}
+
+/// What going through one stage needs.
+pub(super) struct Work<'a> {
+    pub open: &'a OpenDockerfile<'a>,
+    pub index: usize,
+    pub built: Built,
+    pub problems: &'a mut Vec<Problem>,
+}
+
+/// All needed stages, by their number.
+pub(super) fn build(
+    open: &OpenDockerfile<'_>,
+    configs: &BTreeMap<Reference, RuntimeConfig>,
+    problems: &mut Vec<Problem>,
+) -> BTreeMap<usize, Built> {
+    let mut done: BTreeMap<usize, Built> = BTreeMap::new();
+    for (index, stage) in open.dockerfile.stages.iter().enumerate() {
+        let Some(Some(from)) = open.graph.from.get(index) else { continue };
+        let nothing = RuntimeConfig::default();
+        let (built, triggers) = match from {
+            From::Scratch => (Built::on(None, &nothing), &[][..]),
+            From::Image(reference) => {
+                let config = configs.get(reference).unwrap_or(&nothing);
+                (Built::on(Some(reference.clone()), config), &config.on_build[..])
+            }
+            From::Stage(earlier) => match done.get(earlier) {
+                Some(parent) => (parent.clone(), &[][..]),
+                None => continue,
+            },
+        };
+        // Triggers of an earlier stage run as those of an image would.
+        let inherited = built.config.on_build.clone().unwrap_or_default();
+        let mut work = Work { open, index, built, problems: &mut *problems };
+        work.built.config.on_build = Some(Vec::new());
+        for trigger in triggers.iter().chain(&inherited) {
+            work.trigger(trigger, stage.at);
+        }
+        for instruction in &stage.instructions {
+            work.instruction(instruction);
+        }
+        done.insert(index, work.built);
+    }
+    done
+}
+
+impl Built {
+    fn on(image: Option<Reference>, config: &RuntimeConfig) -> Self {
+        let scratch = image.is_none();
+        let directory: ImagePath = config.working_dir.parse().unwrap_or_else(|_| ImagePath::root());
+        Self {
+            image,
+            actions: Vec::new(),
+            // BuildKit gives images from scratch a working directory.
+            config: ImageConfig { working_dir: scratch.then(|| "/".to_owned()), ..ImageConfig::default() },
+            scope: Scope::of_image(&config.env),
+            known: BTreeSet::from([directory.clone()]),
+            directory,
+            user: config.user.clone(),
+            shell: config.shell.clone().unwrap_or_else(|| ["/bin/sh", "-c"].map(str::to_owned).to_vec()),
+        }
+    }
+
+    /// The user of a step; none for root, whom containers start as.
+    fn step_user(&self) -> Option<String> {
+        let root = matches!(self.user.as_str(), "" | "0" | "root" | "0:0" | "root:root");
+        (!root).then(|| self.user.clone())
+    }
+
+    fn command(&self, line: &CommandLine) -> Vec<String> {
+        match line {
+            CommandLine::Exec(command) => command.clone(),
+            CommandLine::Shell(text) => self.shell.iter().cloned().chain([text.clone()]).collect(),
+        }
+    }
+
+    fn action(&mut self, at: Position, action: Action) {
+        self.actions.push(Located::new(action, at));
+    }
+}
+
+impl Work<'_> {
+    pub(super) fn problem(&mut self, at: Position, text: &str, message: impl Into<String>) {
+        self.problems.push(Problem::new(at, text, message));
+    }
+
+    pub(super) fn word(&mut self, word: &Located<Word>) -> Option<String> {
+        self.built.scope.word(&self.open.globals, word, self.problems)
+    }
+
+    /// An ONBUILD of what the stage is built from.
+    fn trigger(&mut self, text: &str, at: Position) {
+        let Ok(parsed) = parse(&format!("FROM scratch\n{text}\n")) else {
+            return self.problem(
+                at,
+                "FROM",
+                format!("the base image has an ONBUILD trigger that is not legal: {text}"),
+            );
+        };
+        for instruction in parsed.stages.iter().flat_map(|stage| &stage.instructions) {
+            if matches!(&instruction.value, Instruction::Copy(copy) if copy.from.is_some()) {
+                let message =
+                    format!("the base image has an ONBUILD trigger with --from, which is not supported: {text}");
+                return self.problem(at, "FROM", message);
+            }
+            // What is wrong in it is shown where the image is named: the trigger itself is in no file.
+            self.instruction(&Located::new(instruction.value.clone(), at));
+        }
+    }
+
+    fn instruction(&mut self, instruction: &Located<Instruction>) {
+        let at = instruction.at;
+        match &instruction.value {
+            Instruction::Arg(arguments) => {
+                for argument in arguments {
+                    self.built.scope.declare(&self.open.globals, argument, self.problems);
+                }
+            }
+            Instruction::Env(pairs) => {
+                let pairs: Vec<_> = pairs.iter().map(|pair| (self.word(&pair.name), self.word(&pair.value))).collect();
+                for (name, value) in pairs.into_iter().filter_map(|(name, value)| name.zip(value)) {
+                    self.built.scope.set(&name, &value);
+                }
+            }
+            Instruction::Label(pairs) => {
+                let pairs: Vec<_> = pairs.iter().map(|pair| (self.word(&pair.name), self.word(&pair.value))).collect();
+                self.built.config.labels.extend(pairs.into_iter().filter_map(|(name, value)| name.zip(value)));
+            }
+            Instruction::Run(run) => self.run(at, run),
+            Instruction::Copy(copy) => self.copy(at, copy),
+            Instruction::Add(add) => self.add(at, add),
+            Instruction::Workdir(word) => self.workdir(at, word),
+            Instruction::User(word) => {
+                let user = self.word(word).unwrap_or_default();
+                self.built.config.user = Some(user.clone());
+                self.built.user = user;
+            }
+            Instruction::OnBuild(trigger) => {
+                self.built.config.on_build.get_or_insert_default().push(trigger.text.clone());
+            }
+            _ => self.image_only(&instruction.value),
+        }
+    }
+
+    /// Instructions that say how the image runs and do nothing in the stage.
+    fn image_only(&mut self, instruction: &Instruction) {
+        match instruction {
+            Instruction::Cmd(line) => self.built.config.cmd = Some(self.built.command(&line.value)),
+            Instruction::Entrypoint(line) => self.built.config.entrypoint = Some(self.built.command(&line.value)),
+            Instruction::Shell(shell) => {
+                self.built.shell.clone_from(&shell.value);
+                self.built.config.shell = Some(shell.value.clone());
+            }
+            Instruction::Expose(words) => {
+                for word in words {
+                    for port in self.built.scope.words(&self.open.globals, word, self.problems) {
+                        self.expose(word, &port);
+                    }
+                }
+            }
+            Instruction::Volume(words) => {
+                for word in words {
+                    let Some(volume) = self.word(word) else { continue };
+                    let volumes = &mut self.built.config.volumes;
+                    if !volumes.contains(&volume) {
+                        volumes.push(volume);
+                    }
+                }
+            }
+            Instruction::StopSignal(word) => self.built.config.stop_signal = self.word(word),
+            Instruction::Healthcheck(check) => {
+                let check = match &check.value {
+                    Healthcheck::None => json!({"Test": ["NONE"]}),
+                    Healthcheck::Check(check) => healthcheck(check),
+                };
+                self.built.config.healthcheck = Some(check);
+            }
+            Instruction::Maintainer(author) => self.built.config.author = Some(author.value.clone()),
+            // The others are dealt with by the caller.
+            _ => {}
+        }
+    }
+
+    /// `80`, `80/udp` or a range `8000-8002`.
+    fn expose(&mut self, word: &Located<Word>, text: &str) {
+        let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        match (first.parse::<u16>(), last.parse::<u16>(), protocol.to_lowercase()) {
+            (Ok(first), Ok(last), protocol)
+                if first <= last && first > 0 && matches!(protocol.as_str(), "tcp" | "udp" | "sctp") =>
+            {
+                for port in (first..=last).map(|port| format!("{port}/{protocol}")) {
+                    let ports = &mut self.built.config.ports;
+                    if !ports.contains(&port) {
+                        ports.push(port);
+                    }
+                }
+            }
+            _ => {
+                let message = format!("`{text}` is no port, expected for example 8080, 53/udp or 8000-8010/tcp");
+                self.problem(word.at, word.value.raw(), message);
+            }
+        }
+    }
+
+    fn workdir(&mut self, at: Position, word: &Located<Word>) {
+        let Some(text) = self.word(word) else { return };
+        let Some(path) = self.path(word, &text) else { return };
+        self.built.config.working_dir = Some(path.to_string());
+        self.built.known.insert(path.clone());
+        self.built.directory = path.clone();
+        let user = self.built.step_user();
+        self.built.action(at, Action::MakeDirectory { path, user });
+    }
+
+    /// A path of the container, relative ones from where the stage is.
+    pub(super) fn path(&mut self, word: &Located<Word>, text: &str) -> Option<ImagePath> {
+        let path =
+            if text.starts_with('/') { rooted(text) } else { rooted(&format!("{}/{text}", self.built.directory)) };
+        let path: Result<ImagePath, _> = path.parse();
+        path.map_err(|error| self.problem(word.at, word.value.raw(), error.to_string())).ok()
+    }
+
+    fn run(&mut self, at: Position, run: &RunInstruction) {
+        if let Some(mount) = run.mounts.first() {
+            self.problem(
+                mount.at,
+                "--mount",
+                "RUN --mount is not supported yet: copy the files, or leave the cache out",
+            );
+        }
+        if let Some(network) = run.network.as_ref().filter(|network| network.value != RunNetwork::Default) {
+            let message = match network.value {
+                RunNetwork::Host => "the node's network is not given to builds: leave --network out",
+                _ => "RUN --network=none is not supported yet: leave --network out",
+            };
+            self.problem(network.at, "--network", message);
+        }
+        if let Some(security) = run.security.as_ref().filter(|security| security.value == RunSecurity::Insecure) {
+            self.problem(security.at, "--security", "builds get no privilege: leave --security=insecure out");
+        }
+        if let Some(device) = run.devices.first() {
+            self.problem(device.at, "--device", "builds get no devices: leave --device out");
+        }
+        let user = self.built.step_user();
+        let env = self.variables();
+        let command = self.run_command(run);
+        let text = command.last().cloned().unwrap_or_default();
+        let step = Step::Run { command, env, working_dir: self.built.directory.clone(), user };
+        self.built.action(at, Action::Run { step, text });
+    }
+
+    fn variables(&self) -> BTreeMap<String, String> {
+        let mut env = BTreeMap::from([(SOURCE_DATE_EPOCH.0.to_owned(), SOURCE_DATE_EPOCH.1.to_owned())]);
+        env.extend(self.built.scope.of_run(&self.open.globals));
+        env
+    }
+
+    /// Here-documents are the shell's own business, but for one that is all of the command: that is a script.
+    fn run_command(&self, run: &RunInstruction) -> Vec<String> {
+        let CommandLine::Shell(line) = &run.command.value else { return self.built.command(&run.command.value) };
+        match run.heredocs.as_slice() {
+            [] => self.built.command(&run.command.value),
+            [only] if line.trim_start().starts_with("<<") && line.split_whitespace().count() == 1 => {
+                self.built.command(&CommandLine::Shell(only.value.text()))
+            }
+            several => {
+                let documents =
+                    several.iter().map(|heredoc| format!("{}{}\n", heredoc.value.content, heredoc.value.name));
+                self.built.command(&CommandLine::Shell(format!("{line}\n{}", documents.collect::<String>())))
+            }
+        }
+    }
+}
+
+/// An absolute path whose `..` stop at the root, as in a file system.
+pub(super) fn rooted(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            name => parts.push(name),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
+/// A `HealthcheckConfig` of the Docker image specification; times in nanoseconds.
+fn healthcheck(check: &Check) -> Value {
+    let test: Vec<String> = match &check.command {
+        CommandLine::Shell(text) => vec!["CMD-SHELL".into(), text.clone()],
+        CommandLine::Exec(command) => std::iter::once("CMD".to_owned()).chain(command.iter().cloned()).collect(),
+    };
+    let mut value = json!({"Test": test});
+    let times = [
+        ("Interval", check.interval),
+        ("Timeout", check.timeout),
+        ("StartPeriod", check.start_period),
+        ("StartInterval", check.start_interval),
+    ];
+    let Some(object) = value.as_object_mut() else { return value };
+    for (key, time) in times {
+        let nanoseconds = time.and_then(|time| u64::try_from(time.as_nanos()).ok()).filter(|time| *time > 0);
+        if let Some(nanoseconds) = nanoseconds {
+            object.insert(key.into(), json!(nanoseconds));
+        }
+    }
+    if let Some(retries) = check.retries.filter(|retries| *retries > 0) {
+        object.insert("Retries".into(), json!(retries));
+    }
+    value
+}
