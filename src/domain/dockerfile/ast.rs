@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::{
     mount::MountFlag,
-    problem::{Located, Position, Problem},
+    parse::announces_heredoc,
+    problem::{Located, Position, Warning},
 };
 
 /// A whole Dockerfile.
@@ -22,7 +23,7 @@ pub struct Dockerfile {
     /// In the order of the file; never empty.
     pub stages: Vec<Stage>,
     /// What the parser accepted as BuildKit does although it is doubtful or deprecated.
-    pub warnings: Vec<Problem>,
+    pub warnings: Vec<Warning>,
 }
 
 /// One FROM and what follows it.
@@ -73,7 +74,8 @@ pub enum Instruction {
     Label(Vec<Pair>),
     /// Runs a command; only the values in mounts are expanded.
     Run(RunInstruction),
-    /// Copies files; flags, sources and destination are expanded.
+    /// Copies files; owner, mode, patterns, sources and destination are expanded, here-documents by
+    /// [`super::expand::content`].
     Copy(CopyInstruction),
     /// Copies files, archives, URLs and Git repositories; expanded as COPY.
     Add(AddInstruction),
@@ -124,6 +126,30 @@ impl Instruction {
             Self::Maintainer(_) => "MAINTAINER",
         }
     }
+
+    /// Every word that is expanded, with its place; values of mounts and ONBUILD's inner instruction excepted.
+    pub fn words(&self) -> Vec<Located<&Word>> {
+        match self {
+            Self::Arg(arguments) => arguments.iter().flat_map(argument_words).collect(),
+            Self::Env(pairs) | Self::Label(pairs) => {
+                pairs.iter().flat_map(|pair| [located(&pair.name), located(&pair.value)]).collect()
+            }
+            Self::Copy(copy) => copy.files.words(),
+            Self::Add(add) => add.checksum.iter().map(located).chain(add.files.words()).collect(),
+            Self::Workdir(word) | Self::User(word) | Self::StopSignal(word) => vec![located(word)],
+            Self::Expose(words) | Self::Volume(words) => words.iter().map(located).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn argument_words(argument: &Located<Argument>) -> impl Iterator<Item = Located<&Word>> {
+    let Argument { name, default } = &argument.value;
+    [name].into_iter().chain(default).map(|word| Located::new(word, argument.at))
+}
+
+fn located(word: &Located<Word>) -> Located<&Word> {
+    Located::new(&word.value, word.at)
 }
 
 /// `NAME` or `NAME=default` of an ARG.
@@ -170,6 +196,46 @@ pub struct RunInstruction {
     pub heredocs: Vec<Located<Heredoc>>,
 }
 
+/// What a RUN starts, its here-documents considered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Program {
+    /// Behind SHELL, as one argument.
+    Shell(String),
+    /// As it is.
+    Exec(Vec<String>),
+    /// A file of its own, executed: a single here-document that begins with `#!`.
+    Script {
+        /// The here-document's name; BuildKit puts the file into `/dev/pipes`, mode 0755, for the time of the RUN.
+        name: String,
+        /// What the file holds.
+        content: String,
+    },
+}
+
+impl RunInstruction {
+    /// What is started: a here-document that is the whole command is a script by itself, any other is left to the shell,
+    /// which gets it behind the command as in the file (BuildKit's dispatchRun).
+    pub fn program(&self) -> Program {
+        match (&self.command.value, &*self.heredocs) {
+            (CommandLine::Exec(words), _) => Program::Exec(words.clone()),
+            (CommandLine::Shell(text), [heredoc]) if announces_heredoc(text) => {
+                let content = heredoc.value.text();
+                if content.starts_with("#!") {
+                    return Program::Script { name: heredoc.value.name.clone(), content };
+                }
+                Program::Shell(content)
+            }
+            (CommandLine::Shell(text), heredocs) => {
+                let mut text = text.clone();
+                for Located { value: heredoc, .. } in heredocs {
+                    text.extend(["\n", &heredoc.content, &heredoc.name]);
+                }
+                Program::Shell(text)
+            }
+        }
+    }
+}
+
 /// Which network a RUN has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunNetwork {
@@ -193,8 +259,9 @@ pub enum RunSecurity {
 /// COPY.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CopyInstruction {
-    /// `--from`: a stage's name or index, or an image; none is the build context.
-    pub from: Option<Located<Word>>,
+    /// `--from`: a stage's name or index, or an image; none is the build context. BuildKit refuses variables in it,
+    /// and so does the parser.
+    pub from: Option<Located<String>>,
     /// What COPY and ADD share.
     pub files: CopyFiles,
 }
@@ -229,6 +296,17 @@ pub struct CopyFiles {
     pub sources: Vec<Located<CopySource>>,
     /// Never a here-document.
     pub destination: Located<Word>,
+}
+
+impl CopyFiles {
+    fn words(&self) -> Vec<Located<&Word>> {
+        let flags = self.owner.iter().chain(&self.mode).chain(&self.exclude).map(located);
+        let sources = self.sources.iter().filter_map(|source| match &source.value {
+            CopySource::Path(word) => Some(Located::new(word, source.at)),
+            CopySource::Heredoc(_) => None,
+        });
+        flags.chain(sources).chain([located(&self.destination)]).collect()
+    }
 }
 
 /// One source of a COPY or ADD.

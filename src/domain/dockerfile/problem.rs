@@ -74,6 +74,15 @@ impl Problem {
     }
 }
 
+/// Something that is accepted but doubtful, and the rule that says so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    /// A stable name, in lower case with dashes.
+    pub rule: &'static str,
+    /// Where, what, and what to do.
+    pub problem: Problem,
+}
+
 struct Sentence<'a>(&'a Problem);
 
 impl fmt::Display for Sentence<'_> {

@@ -1,0 +1,400 @@
+//! Variables, quotes and escapes in words, as BuildKit's shell lexer resolves them.
+
+mod pattern;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeSet, iter::Peekable, str::Chars};
+
+use super::ast::Word;
+use pattern::{End, Pattern, PatternError};
+
+/// Bytes that a word may have after expansion.
+pub const MAX_EXPANDED: usize = 64 << 10;
+/// Bytes and comparisons that one word's expansion may take, nested and discarded parts included.
+const MAX_WORK: usize = 1 << 24;
+/// Levels of `${…${…}…}`.
+const MAX_DEPTH: usize = 32;
+
+/// A word without variables, quotes and escapes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Expanded {
+    /// The word as one text: what most instructions take.
+    pub text: String,
+    /// The same split at blanks that are neither quoted nor escaped, those of variables' values included: what EXPOSE
+    /// takes.
+    pub words: Vec<String>,
+    /// Variables that were looked up and had a value.
+    pub used: BTreeSet<String>,
+    /// Variables that were looked up and had none. That is no error unless `${…?…}` asks for one.
+    pub undefined: BTreeSet<String>,
+}
+
+/// Why a word cannot be expanded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ExpandError {
+    /// A quote is not closed.
+    #[error("the {0} quote is not closed")]
+    OpenQuote(&'static str),
+    /// `${` without its `}`, or a replacement without its second `/`.
+    #[error("`${{` has no matching `{0}`")]
+    OpenBrace(char),
+    /// `${}`, `${:…}` or `${{`.
+    #[error("`${{` is not followed by a variable's name")]
+    NoName,
+    /// An operator that does not exist.
+    #[error("`${{{0}{1}…}}` is not supported; there are :- - :+ + :? ? # ## % %% / and //")]
+    Operator(String, String),
+    /// `${name?message}` of a variable that has no value.
+    #[error("variable {0}: {1}")]
+    Required(String, String),
+    /// A backslash in a pattern before something that needs none.
+    #[error("`\\{0}` is not an escape in a pattern; there are \\* \\? \\\\ \\/ and \\}}")]
+    Escape(String),
+    /// The result or the work for it is too large.
+    #[error("the word expands to more than {} KiB or takes too long to expand", MAX_EXPANDED >> 10)]
+    TooLarge,
+    /// Too many levels.
+    #[error("variables are nested more than {MAX_DEPTH} levels deep")]
+    TooDeep,
+}
+
+/// Expands `word`; `escape` is [`super::Dockerfile::escape`], `lookup` gives a variable's value if it is defined.
+///
+/// # Errors
+/// When quotes or braces are not closed, a `${…}` is none of the known forms, or the result is too large.
+pub fn expand(word: &Word, escape: char, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Expanded, ExpandError> {
+    run(word.raw(), &Lexer { escape, quotes: Quotes::Removed, raw_escapes: false, keep_unset: false, lookup })
+}
+
+/// Expands variables in the content of a here-document of COPY or ADD: quotes mean nothing there, and the escape is
+/// always a backslash.
+///
+/// # Errors
+/// As [`expand`].
+pub fn content(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, ExpandError> {
+    let lexer = Lexer { escape: '\\', quotes: Quotes::Literal, raw_escapes: false, keep_unset: false, lookup };
+    // Here-documents are as large as the file that they stand in, not as a word.
+    run(text, &lexer).map(|expanded| expanded.text)
+}
+
+/// The words of a command line with quotes, escapes and variables kept: where BuildKit looks for `<<NAME`.
+pub(super) fn raw_words(line: &str) -> Result<Vec<String>, ExpandError> {
+    let lexer = Lexer { escape: '\\', quotes: Quotes::Kept, raw_escapes: true, keep_unset: true, lookup: &|_| None };
+    run(line, &lexer).map(|expanded| expanded.words)
+}
+
+/// The words of a here-document's delimiter, quotes removed or kept.
+pub(super) fn delimiter(text: &str, keep_quotes: bool) -> Result<Vec<String>, ExpandError> {
+    let quotes = if keep_quotes { Quotes::Kept } else { Quotes::Removed };
+    let lexer = Lexer { escape: '\\', quotes, raw_escapes: false, keep_unset: true, lookup: &|_| None };
+    run(text, &lexer).map(|expanded| expanded.words)
+}
+
+/// What becomes of quotes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Quotes {
+    /// They quote and disappear.
+    Removed,
+    /// They quote and stay.
+    Kept,
+    /// They are ordinary characters.
+    Literal,
+}
+
+/// How to read words.
+struct Lexer<'a> {
+    escape: char,
+    quotes: Quotes,
+    raw_escapes: bool,
+    /// A variable without a value stays as it is written.
+    keep_unset: bool,
+    lookup: &'a dyn Fn(&str) -> Option<String>,
+}
+
+fn run(text: &str, lexer: &Lexer<'_>) -> Result<Expanded, ExpandError> {
+    // Text that stays as it is costs nothing extra; only what variables add is bounded.
+    let mut state = State {
+        lexer,
+        chars: text.chars().peekable(),
+        room: text.len().saturating_add(MAX_EXPANDED),
+        work: text.len().saturating_add(MAX_WORK),
+        depth: 0,
+        used: BTreeSet::new(),
+        undefined: BTreeSet::new(),
+    };
+    let (text, words) = state.until(None, lexer.raw_escapes)?;
+    Ok(Expanded { text, words, used: state.used, undefined: state.undefined })
+}
+
+struct State<'a> {
+    lexer: &'a Lexer<'a>,
+    chars: Peekable<Chars<'a>>,
+    room: usize,
+    work: usize,
+    depth: usize,
+    used: BTreeSet<String>,
+    undefined: BTreeSet<String>,
+}
+
+/// Words as they grow: a blank ends one unless it is quoted or escaped.
+#[derive(Default)]
+struct Words {
+    word: String,
+    done: Vec<String>,
+}
+
+impl Words {
+    fn split(&mut self, text: &str) {
+        for c in text.chars() {
+            if c.is_whitespace() {
+                self.end();
+            } else {
+                self.word.push(c);
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        if !self.word.is_empty() {
+            self.done.push(std::mem::take(&mut self.word));
+        }
+    }
+}
+
+impl State<'_> {
+    /// Everything up to `stop`, which is consumed, or the end.
+    fn until(&mut self, stop: Option<char>, raw: bool) -> Result<(String, Vec<String>), ExpandError> {
+        let mut text = String::new();
+        let mut words = Words::default();
+        while let Some(&c) = self.chars.peek() {
+            if Some(c) == stop {
+                self.chars.next();
+                words.end();
+                return Ok((text, words.done));
+            }
+            match c {
+                '$' => {
+                    let value = self.dollar()?;
+                    self.push(&mut text, &value)?;
+                    words.split(&value);
+                }
+                '\'' | '"' if self.lexer.quotes != Quotes::Literal => {
+                    let value = if c == '"' { self.double_quoted(raw)? } else { self.single_quoted()? };
+                    self.push(&mut text, &value)?;
+                    words.word.push_str(&value);
+                }
+                _ => self.plain(raw, &mut text, &mut words),
+            }
+        }
+        match stop {
+            Some('/') => Err(ExpandError::OpenBrace('/')),
+            Some(_) => Err(ExpandError::OpenBrace('}')),
+            None => {
+                words.end();
+                Ok((text, words.done))
+            }
+        }
+    }
+
+    fn plain(&mut self, raw: bool, text: &mut String, words: &mut Words) {
+        let Some(c) = self.chars.next() else { return };
+        if c != self.lexer.escape {
+            text.push(c);
+            return words.split(c.encode_utf8(&mut [0; 4]));
+        }
+        let escaped = self.chars.next();
+        let kept = raw.then_some(c);
+        for c in kept.into_iter().chain(escaped) {
+            text.push(c);
+            words.word.push(c);
+        }
+    }
+
+    /// Appends what a variable or quote gave, within bounds.
+    fn push(&mut self, text: &mut String, value: &str) -> Result<(), ExpandError> {
+        self.work = self.work.checked_sub(value.len()).ok_or(ExpandError::TooLarge)?;
+        if text.len().saturating_add(value.len()) > self.room {
+            return Err(ExpandError::TooLarge);
+        }
+        text.push_str(value);
+        Ok(())
+    }
+
+    /// Nothing is special between single quotes, not even the escape character.
+    fn single_quoted(&mut self) -> Result<String, ExpandError> {
+        let mut text = self.quote();
+        for c in self.chars.by_ref() {
+            if c == '\'' {
+                text.extend((self.lexer.quotes == Quotes::Kept).then_some(c));
+                return Ok(text);
+            }
+            text.push(c);
+        }
+        Err(ExpandError::OpenQuote("single"))
+    }
+
+    /// Between double quotes variables are expanded, and the escape character escapes `"`, `$` and itself alone.
+    fn double_quoted(&mut self, raw: bool) -> Result<String, ExpandError> {
+        let mut text = self.quote();
+        while let Some(&c) = self.chars.peek() {
+            if c == '$' {
+                let value = self.dollar()?;
+                self.push(&mut text, &value)?;
+                continue;
+            }
+            self.chars.next();
+            if c == '"' {
+                text.extend((self.lexer.quotes == Quotes::Kept).then_some(c));
+                return Ok(text);
+            }
+            if c != self.lexer.escape {
+                text.push(c);
+                continue;
+            }
+            text.extend(raw.then_some(c));
+            let special = |&next: &char| next == '"' || next == '$' || next == c;
+            match self.chars.next_if(special) {
+                Some(escaped) => text.push(escaped),
+                None if self.chars.peek().is_none() => {}
+                None => text.push(c),
+            }
+        }
+        Err(ExpandError::OpenQuote("double"))
+    }
+
+    /// The opening quote, consumed.
+    fn quote(&mut self) -> String {
+        let quote = self.chars.next();
+        quote.filter(|_| self.lexer.quotes == Quotes::Kept).into_iter().collect()
+    }
+
+    /// `$name` or `${…}`.
+    fn dollar(&mut self) -> Result<String, ExpandError> {
+        self.chars.next();
+        if self.chars.next_if_eq(&'{').is_none() {
+            let name = self.name();
+            if name.is_empty() {
+                return Ok("$".to_owned());
+            }
+            return Ok(match self.value(&name) {
+                None if self.lexer.keep_unset => format!("${name}"),
+                value => value.unwrap_or_default(),
+            });
+        }
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(ExpandError::TooDeep);
+        }
+        let value = self.braces()?;
+        self.depth -= 1;
+        Ok(value)
+    }
+
+    /// What follows `${`.
+    fn braces(&mut self) -> Result<String, ExpandError> {
+        match self.chars.peek() {
+            None => return Err(ExpandError::OpenBrace('}')),
+            Some('{' | '}' | ':') => return Err(ExpandError::NoName),
+            Some(_) => {}
+        }
+        let name = self.name();
+        let operator = self.chars.next().ok_or(ExpandError::OpenBrace('}'))?;
+        match operator {
+            '}' => Ok(match self.value(&name) {
+                None if self.lexer.keep_unset => format!("${{{name}}}"),
+                value => value.unwrap_or_default(),
+            }),
+            '/' => self.replaced(&name),
+            ':' => {
+                let second = self.chars.next().ok_or(ExpandError::OpenBrace('}'))?;
+                self.operated(&name, second, true)
+            }
+            other => self.operated(&name, other, false),
+        }
+    }
+
+    /// `${name-word}` and its like; with a `:` an empty variable counts as unset.
+    fn operated(&mut self, name: &str, operator: char, colon: bool) -> Result<String, ExpandError> {
+        let written = || format!("{}{operator}", if colon { ":" } else { "" });
+        if !matches!(operator, '-' | '+' | '?' | '#' | '%') {
+            return Err(ExpandError::Operator(name.to_owned(), written()));
+        }
+        let (word, _) = self.until(Some('}'), matches!(operator, '#' | '%'))?;
+        let value = self.value(name);
+        if value.is_none() && self.lexer.keep_unset {
+            return Ok(format!("${{{name}{}{word}}}", written()));
+        }
+        let present = value.as_ref().is_some_and(|value| !(colon && value.is_empty()));
+        match operator {
+            '-' => Ok(if present { value.unwrap_or_default() } else { word }),
+            '+' => Ok(if present { word } else { String::new() }),
+            '?' if present => Ok(value.unwrap_or_default()),
+            '?' => {
+                let default = if value.is_none() { "is not allowed to be unset" } else { "is not allowed to be empty" };
+                let message = if word.is_empty() { default.to_owned() } else { word };
+                Err(ExpandError::Required(name.to_owned(), message))
+            }
+            _ => self.trimmed(&value.unwrap_or_default(), &word, operator),
+        }
+    }
+
+    /// `${name#pattern}`, `##`, `%` and `%%`.
+    fn trimmed(&mut self, value: &str, word: &str, operator: char) -> Result<String, ExpandError> {
+        let (end, pattern) = match word.strip_prefix(operator) {
+            Some(pattern) => (End::Longest, pattern),
+            None => (End::Shortest, word),
+        };
+        let pattern = Pattern::parse(pattern)?;
+        let trimmed = if operator == '#' {
+            pattern.without_prefix(value, end, &mut self.work)
+        } else {
+            pattern.without_suffix(value, end, &mut self.work)
+        };
+        trimmed.ok_or(ExpandError::TooLarge)
+    }
+
+    /// `${name/pattern/replacement}`, with two slashes for every match.
+    fn replaced(&mut self, name: &str) -> Result<String, ExpandError> {
+        let all = self.chars.next_if_eq(&'/').is_some();
+        let (pattern, _) = self.until(Some('/'), true)?;
+        let (replacement, _) = self.until(Some('}'), true)?;
+        let Some(value) = self.value(name) else {
+            let slashes = if all { "//" } else { "/" };
+            let kept = self.lexer.keep_unset.then(|| format!("${{{name}{slashes}{pattern}/{replacement}}}"));
+            return Ok(kept.unwrap_or_default());
+        };
+        let pattern = Pattern::parse(&pattern)?;
+        let replaced = pattern.replaced(&value, &replacement, all, self.room, &mut self.work);
+        replaced.ok_or(ExpandError::TooLarge)
+    }
+
+    /// A variable's name: letters, digits and `_`, or one of the shell's own (`$1`, `$@`).
+    fn name(&mut self) -> String {
+        let mut name = String::new();
+        let Some(&first) = self.chars.peek() else { return name };
+        if !first.is_numeric() && "@*#?-$!".contains(first) {
+            name.extend(self.chars.next());
+            return name;
+        }
+        let digits = first.is_numeric();
+        let belongs = |c: &char| c.is_numeric() || (!digits && (c.is_alphabetic() || *c == '_'));
+        while let Some(c) = self.chars.next_if(belongs) {
+            name.push(c);
+        }
+        name
+    }
+
+    fn value(&mut self, name: &str) -> Option<String> {
+        let value = (self.lexer.lookup)(name);
+        let names = if value.is_some() { &mut self.used } else { &mut self.undefined };
+        names.insert(name.to_owned());
+        value
+    }
+}
+
+impl From<PatternError> for ExpandError {
+    fn from(PatternError(escaped): PatternError) -> Self {
+        Self::Escape(escaped)
+    }
+}

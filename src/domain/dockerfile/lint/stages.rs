@@ -1,0 +1,108 @@
+//! Rules about stages: names, references between them, those that nothing uses.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    super::{ast::Instruction, parse::closest, problem::Problem},
+    Facts, Found, sources,
+};
+
+pub(super) fn check(facts: &Facts<'_>, found: &mut Found) {
+    names(facts, found);
+    references(facts, found);
+    unused(facts, found);
+    repeated(facts, found);
+}
+
+fn names(facts: &Facts<'_>, found: &mut Found) {
+    let mut seen = BTreeMap::new();
+    for (_, stage) in facts.stages() {
+        let Some(name) = &stage.name else { continue };
+        if let Some(first) = seen.insert(&name.value, name.at.line) {
+            let message =
+                format!("the stage in line {first} is called {} too; give each stage its own name", name.value);
+            found.add("duplicate-stage-name", name.at, &name.value, message);
+        }
+        if ["scratch", "context"].contains(&&*name.value) {
+            let message = format!("`{}` means something else in FROM and --from; choose another name", name.value);
+            found.add("stage-name-is-reserved", name.at, &name.value, message);
+        }
+    }
+}
+
+fn references(facts: &Facts<'_>, found: &mut Found) {
+    for (index, stage) in facts.stages() {
+        let earlier: Vec<&str> =
+            facts.dockerfile.stages.iter().take(index).filter_map(|s| Some(&*s.name.as_ref()?.value)).collect();
+        let typo = |text: &str| {
+            let plain = !text.contains(['/', ':', '@', '.', '$']);
+            plain.then(|| closest(text, earlier.iter().copied())).flatten()
+        };
+        if facts.parents.get(index) == Some(&None)
+            && let Some(near) = typo(stage.from.value.raw())
+        {
+            let message = format!("no stage above is called {}, so this is an image", stage.from.value.raw());
+            let problem = Problem::new(stage.from.at, stage.from.value.raw(), message).suggesting(Some(near));
+            found.push("stage-name-typo", problem);
+        }
+        for from in stage.instructions.iter().flat_map(|instruction| sources(&instruction.value)) {
+            let number = from.value.parse::<usize>().ok();
+            let message = match (facts.stage(from.value), number) {
+                (Some(other), _) if other >= index => {
+                    format!("stage {} does not come before this one; move it up", from.value)
+                }
+                (None, Some(number)) => {
+                    format!("there is no stage {number}; stages count from 0 to {}", facts.dockerfile.stages.len() - 1)
+                }
+                (None, None) => {
+                    if let Some(near) = typo(from.value) {
+                        let message = format!("no stage is called {}, so this is an image", from.value);
+                        let problem = Problem::new(from.at, from.value, message).suggesting(Some(near));
+                        found.push("stage-name-typo", problem);
+                    }
+                    continue;
+                }
+                _ => continue,
+            };
+            found.add("later-stage", from.at, from.value, message);
+        }
+    }
+}
+
+/// Stages that the last one does not need.
+fn unused(facts: &Facts<'_>, found: &mut Found) {
+    let mut used = BTreeSet::new();
+    let mut queue: Vec<usize> = facts.dockerfile.stages.len().checked_sub(1).into_iter().collect();
+    while let Some(index) = queue.pop() {
+        if !used.insert(index) {
+            continue;
+        }
+        queue.extend(facts.parents.get(index).copied().flatten());
+        let instructions = facts.dockerfile.stages.get(index).map(|stage| &*stage.instructions).unwrap_or_default();
+        let names = instructions.iter().flat_map(|instruction| sources(&instruction.value));
+        queue.extend(names.filter_map(|from| facts.stage(from.value)).filter(|other| *other < index));
+    }
+    for (index, stage) in facts.stages().filter(|(index, _)| !used.contains(index)) {
+        let name = stage.name.as_ref().map_or_else(|| index.to_string(), |name| name.value.clone());
+        let message = format!("the last stage does not use stage {name}; remove it unless it is built as a target");
+        found.add("unused-stage", stage.at, "FROM", message);
+    }
+}
+
+fn repeated(facts: &Facts<'_>, found: &mut Found) {
+    for (_, stage) in facts.stages() {
+        let mut seen = BTreeMap::new();
+        for instruction in &stage.instructions {
+            let name = match &instruction.value {
+                Instruction::Cmd(_) | Instruction::Entrypoint(_) | Instruction::Healthcheck(_) => {
+                    instruction.value.name()
+                }
+                _ => continue,
+            };
+            if let Some(first) = seen.insert(name, instruction.at) {
+                let message = format!("the {name} in line {} takes its place; remove this one", instruction.at.line);
+                found.add("repeated-instruction", first, name, message);
+            }
+        }
+    }
+}
