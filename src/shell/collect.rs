@@ -152,7 +152,7 @@ impl Collector<'_> {
         if matches.len() > 1 && !item.destination.directory {
             return Err(CollectError::SeveralMatches(item.source.clone()));
         }
-        let exclude = self.patterns(item)?;
+        let exclude = patterns(item)?;
         let destination = item.destination.path.relative().as_bytes();
         for named in &matches {
             // As Docker's COPY: what an item names is followed, links further down are copied as links.
@@ -176,14 +176,6 @@ impl Collector<'_> {
             }
         }
         Ok(())
-    }
-
-    /// What an item leaves out.
-    fn patterns(&self, item: &CopyItem) -> Result<Ignore, CollectError> {
-        Ignore::parse(&item.exclude.join("\n")).map_err(|problems| CollectError::Source {
-            source_path: item.source.clone(),
-            problem: problems.iter().map(Problem::sentence).collect::<Vec<_>>().join("; "),
-        })
     }
 
     fn directory(
@@ -357,6 +349,14 @@ impl Collector<'_> {
         self.scope == Scope::Container
             && path.strip_prefix(self.root).is_ok_and(|path| LEFT_OUT.iter().any(|out| path == Path::new(out)))
     }
+}
+
+/// What an item leaves out.
+fn patterns(item: &CopyItem) -> Result<Ignore, CollectError> {
+    Ignore::parse(&item.exclude.join("\n")).map_err(|problems| CollectError::Source {
+        source_path: item.source.clone(),
+        problem: problems.iter().map(Problem::sentence).collect::<Vec<_>>().join("; "),
+    })
 }
 
 /// The destination of a match that keeps its path: without as many leading components as the item says.

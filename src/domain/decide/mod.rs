@@ -21,7 +21,7 @@ use super::{
     image::{BaseLayer, ImageConfig, RuntimeConfig, SourcedLayer},
     job::StageRun,
     observed::JobFact,
-    plan::{Draft, Outline, Pins, Plan},
+    plan::{Draft, Pins, Plan},
     recipe::{Key, TextFile},
     settings::Settings,
     value::{Digest, Platform, Reference, Repository},

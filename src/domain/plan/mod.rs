@@ -346,7 +346,7 @@ fn draft(spec: &MinimalImageSpec, problems: &mut Problems) -> Option<Draft> {
 /// The part of a draft that differs between the two ways to give stages.
 enum Front {
     Stages { graph: stages::Graph, base: Option<Reference>, image: ImageConfig },
-    Dockerfile { spec: DockerfileSpec, image: ImageConfig, files: Vec<TextFile> },
+    Dockerfile { spec: Box<DockerfileSpec>, image: ImageConfig, files: Vec<TextFile> },
 }
 
 impl Front {
@@ -360,7 +360,7 @@ impl Front {
             // Which images a Dockerfile names is not known yet; a look that finds nothing new costs little.
             Self::Dockerfile { spec, image, files } => {
                 let outline = Outline { can_change: true, ..outline };
-                Draft::Dockerfile(Box::new(DockerfilePlan { outline, spec, image, files }))
+                Draft::Dockerfile(Box::new(DockerfilePlan { outline, spec: *spec, image, files }))
             }
         }
     }
@@ -395,7 +395,7 @@ fn front(
         duration(problems, "dockerfile.pod.timeout", timeout);
     }
     let files = stages::planned_files(&spec.image.files, problems);
-    Some(Front::Dockerfile { spec: dockerfile.clone(), image, files })
+    Some(Front::Dockerfile { spec: Box::new(dockerfile.clone()), image, files })
 }
 
 fn check_tags(spec: &MinimalImageSpec, source: Option<&SourcePlan>, problems: &mut Problems) {

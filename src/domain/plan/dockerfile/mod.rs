@@ -144,8 +144,8 @@ impl DockerfilePlan {
 impl DockerfilePlan {
     /// The lines of the ignore file that applies.
     fn ignore<'a>(&self, text_of: &dyn Fn(&str) -> Option<&'a str>) -> Result<Vec<String>, DockerfileError> {
-        let candidates = self.paths().into_iter().skip(usize::from(self.spec.inline.is_none()));
-        let found = candidates.filter_map(|path| text_of(&path).map(|text| (path, text))).next();
+        let mut candidates = self.paths().into_iter().skip(usize::from(self.spec.inline.is_none()));
+        let found = candidates.find_map(|path| text_of(&path).map(|text| (path, text)));
         let Some((name, text)) = found else { return Ok(Vec::new()) };
         Ignore::parse(text).map_err(|problems| DockerfileError::Invalid { name, problems })?;
         let meant = |line: &&str| !line.starts_with('#') && !line.trim().is_empty();

@@ -141,7 +141,7 @@ impl Work<'_> {
 
     /// An ONBUILD of what the stage is built from.
     fn trigger(&mut self, text: &str, at: Position) {
-        let Ok(parsed) = parse(&format!("FROM scratch\n{text}\n")) else {
+        let Ok(parsed) = parse(format!("FROM scratch\n{text}\n")) else {
             return self.problem(
                 at,
                 "FROM",

@@ -209,12 +209,8 @@ fn here_documents_are_scripts_files_or_the_shells_business() {
     assert_eq!(steps[0], "/$ /bin/sh -c echo $N\n");
     assert_eq!(steps[1], "/$ /bin/sh -c cat <<A >/a && cat <<-'B' >/b\n$N\nA\n\tx\nB\n");
     assert_eq!(steps[2], "write /etc/one: n=1");
-    match &plan.layers[1] {
-        LayerPlan::Files(files) => {
-            assert_eq!((files[0].path.as_str(), files[0].mode, files[0].content.as_str()), ("/f", 0o600, "f\n"))
-        }
-        layer => panic!("{layer:?}"),
-    }
+    let LayerPlan::Files(files) = &plan.layers[1] else { panic!("{:?}", plan.layers) };
+    assert_eq!((files[0].path.as_str(), files[0].mode, files[0].content.as_str()), ("/f", 0o600, "f\n"));
 }
 
 #[test]
