@@ -178,7 +178,7 @@ impl World {
         found.unwrap_or_else(|_| {
             let last = serde_json::to_value(&last).unwrap();
             let shown = last.get("status").unwrap_or(&last);
-            panic!("{}/{name}: {what} did not come; what it was last:\n{shown:#}", self.namespace)
+            panic!("{}/{name}: {what} did not come; what it was last: {shown}", self.namespace)
         })
     }
 
@@ -254,11 +254,18 @@ impl World {
     }
 }
 
+/// What a failed test leaves is shown by tests/dump, which finds it by the label, and then deleted by tests/on-cluster.
 impl Drop for World {
     fn drop(&mut self) {
-        if env::var_os("KEEP_NAMESPACES").is_none() {
-            let _ = Command::new("kubectl").args(["delete", "namespace", &self.namespace, "--wait=false"]).output();
+        let mut kubectl = Command::new("kubectl");
+        if std::thread::panicking() {
+            kubectl.args(["label", "--overwrite", "namespace", &self.namespace, "minimalimage.dev/test=failed"]);
+        } else if env::var_os("KEEP_NAMESPACES").is_none() {
+            kubectl.args(["delete", "namespace", &self.namespace, "--wait=false"]);
+        } else {
+            return;
         }
+        let _ = kubectl.output();
     }
 }
 
