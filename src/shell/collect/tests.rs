@@ -114,6 +114,11 @@ fn modes_are_the_files_own_but_never_privileged() {
     assert_eq!(modes(&[item("d", "/d")], Scope::Source), [0o755, 0o644, 0o755]);
     let declared = CopyItem { mode: Some(0o4755), ..item("d/su", "/su") };
     assert_eq!(modes(&[declared], Scope::Container), [0o4755]);
+    let error = root.collect(&[item("d/su", "/su")]).unwrap_err().to_string();
+    assert!(
+        error.contains("d/su") && error.contains(r#""4755" to keep"#) && error.contains(r#""0755" to drop"#),
+        "{error}"
+    );
 }
 
 #[test]
