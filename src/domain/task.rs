@@ -156,6 +156,8 @@ pub struct AgentMessage {
     pub source: Option<Digest>,
     /// Whether the artifact was there already and no step ran.
     pub cached: bool,
+    /// When the source's revision was made, in seconds since 1970; commits alone say that.
+    pub source_time: Option<i64>,
     /// Why there is no artifact.
     pub failure: Option<AgentFailure>,
     /// Where the time went.

@@ -179,7 +179,9 @@ async fn files_arrive_byte_for_byte_with_exec_bits_and_links() {
     for version_2 in [true, false] {
         let server = Server::start(Behaviour { version_2, ..repositories.behaviour() }).await;
         let fixture = Fixture::new();
-        assert_eq!(fixture.fetch(origin(&server, "app", &commit)).await.unwrap().warnings, [""; 0]);
+        let fetched = fixture.fetch(origin(&server, "app", &commit)).await.unwrap();
+        let time: i64 = repositories.git("app", &["show", "--no-patch", "--format=%ct"]).parse().unwrap();
+        assert_eq!((fetched.warnings, fetched.time), (Vec::new(), Some(time)));
         let tree = [
             (".gitattributes", "644 * text eol=crlf\n"),
             ("a", "dir"),

@@ -9,7 +9,7 @@ use crate::{
         conditions::{Health, READY, RECONCILING, Reason, find, truncated, with_health},
         v1alpha1::{
             BaseStatus, Build, FLUX_REQUESTED_AT, FileStatus, ImageStatus, LayerStatus, NO_CACHE_REQUESTED_AT,
-            PlatformStatus, Progress, REQUESTED_AT, SourceStatus, StageState, StageStatus, Status,
+            PlatformStatus, Progress, REQUESTED_AT, StageState, StageStatus, Status,
         },
     },
     domain::{
@@ -222,7 +222,7 @@ impl Pass<'_> {
         status.builder_size = builder;
         status.builder_display_size = builder.map(|size| human_size(u64::try_from(size).unwrap_or_default()));
         status.base = Some(base);
-        status.source = progress.revision.clone().map(|revision| SourceStatus { revision });
+        status.source = progress.revision.as_ref().map(|revision| stages.source(revision, self.status));
         status.stages.clone_from(&stages.status);
         let message = built_message(&image);
         status.image = Some(image);

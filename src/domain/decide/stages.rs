@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use crate::{
     api::{
         conditions::Reason,
-        v1alpha1::{Progress, StageState, StageStatus},
+        v1alpha1::{Progress, SourceStatus, StageState, StageStatus, Status},
     },
     domain::{
         artifact::{Artifact, Layer},
@@ -40,6 +40,8 @@ pub(super) struct Stages {
     pub complete: bool,
     /// What to start.
     pub start: Vec<StageRun>,
+    /// When the source's revision was made, in seconds since 1970, by an agent that had it.
+    pub source_time: Option<i64>,
     /// Jobs that belong to no stage of this build any more.
     pub stale: Vec<JobFact>,
     /// The stage that failed for good.
@@ -203,6 +205,7 @@ impl<'a> Walk<'a> {
             keys.push(recipe.quick_key(self.plan.source_identity(self.pins).as_deref()));
         }
         if message.source.is_some() || !recipe.uses_source() {
+                self.stages.source_time = self.stages.source_time.or(message.source_time);
             // This one spares only the steps, not the Pod.
             keys.push(recipe.exact_key(message.source));
         }
@@ -349,6 +352,13 @@ impl Stages {
             cache: plan.cache.clone(),
             repository: plan.repository.clone(),
             tags,
+    /// The source of the image. A commit's time never changes: where all stages were in the cache, what `before` has counts.
+    pub(super) fn source(&self, revision: &str, before: &Status) -> SourceStatus {
+        let earlier = before.source.as_ref().filter(|source| source.revision == revision);
+        let time = self.source_time.and_then(|time| Timestamp::from_second(time).ok()).map(Time);
+        SourceStatus { revision: revision.to_owned(), time: time.or_else(|| earlier?.time.clone()) }
+    }
+
             generation: progress.generation,
         }
     }

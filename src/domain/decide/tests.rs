@@ -218,6 +218,7 @@ fn done() -> JobState {
     JobState::Done(AgentMessage {
         artifact: Some(Digest::of(b"artifact")),
         source: Some(Digest::of(b"tree")),
+        source_time: Some(1_700_000_000),
         ..AgentMessage::default()
     })
 }
@@ -313,6 +314,22 @@ fn a_known_artifact_starts_no_pod() {
     assert!(!world.asked_for(|q| matches!(q, Question::Slot)));
     assert_eq!(world.ready().1, "Succeeded");
     assert_eq!(world.status().stages[0].state, StageState::Cached);
+}
+
+#[test]
+fn the_commits_time_is_told_by_an_agent_and_kept_while_the_commit_is_the_same() {
+    let mut world = World::built();
+    let source = world.status().source.clone().unwrap();
+    assert_eq!(source.time.as_ref().unwrap().0, "2023-11-14T22:13:20Z".parse().unwrap());
+    world.cached = None;
+    world.annotate(REQUESTED_AT, "1");
+    world.pass();
+    assert_eq!((world.status().history.len(), world.status().source.as_ref()), (2, Some(&source)));
+    world.revision = Ok(COMMIT.replace('0', "f"));
+    world.annotate(REQUESTED_AT, "2");
+    world.pass();
+    let unknown = crate::api::v1alpha1::SourceStatus { revision: COMMIT.replace('0', "f"), time: None };
+    assert_eq!(world.status().source.as_ref(), Some(&unknown));
 }
 
 #[test]

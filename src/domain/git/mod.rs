@@ -8,7 +8,7 @@ mod protocol;
 use std::{fmt, str::FromStr};
 
 pub use modules::{Submodule, parse_modules, submodule_url};
-pub use object::{EntryKind, TreeEntry, commit_tree, is_lfs_pointer, tree_entries};
+pub use object::{EntryKind, TreeEntry, commit_time, commit_tree, is_lfs_pointer, tree_entries};
 pub use packet::{Packet, PacketError, PacketReader};
 pub use protocol::{
     Advertisement, FetchEvent, FetchReader, GitRef, Ref, RemoteRefusal, Version, fetch_request, find_ref,

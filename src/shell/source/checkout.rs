@@ -8,8 +8,8 @@ use tempfile::TempDir;
 use super::{SourceError, git::MAX_OBJECT_BYTES, writer::TreeWriter};
 use crate::domain::{
     git::{
-        Commit, EntryKind, ObjectId, Submodule, TreeEntry, commit_tree, is_lfs_pointer, parse_modules, submodule_url,
-        tree_entries,
+        Commit, EntryKind, ObjectId, Submodule, TreeEntry, commit_time, commit_tree, is_lfs_pointer, parse_modules,
+        submodule_url, tree_entries,
     },
     source::{RelativePath, SourceUrl, close_names},
 };
@@ -40,6 +40,8 @@ pub(super) struct Outcome {
     pub(super) writer: TreeWriter,
     pub(super) submodules: Vec<Repository>,
     pub(super) warning: Option<String>,
+    /// The commit's, in seconds since 1970.
+    pub(super) time: Option<i64>,
 }
 
 impl Checkout {
@@ -98,14 +100,15 @@ impl Objects<'_> {
         self.find(id, kind, buffer)?.ok_or_else(missing)
     }
 
-    fn root(&self, commit: Commit, buffer: &mut Vec<u8>) -> Result<ObjectId, SourceError> {
+    fn root(&self, commit: Commit, buffer: &mut Vec<u8>) -> Result<(ObjectId, Option<i64>), SourceError> {
         let missing = || SourceError::NoSuchCommit {
             url: self.url.clone(),
             commit,
             why: "it is in the history of no branch or tag; was it force-pushed away?",
         };
         let data = self.find(commit, gix_object::Kind::Commit, buffer)?.ok_or_else(missing)?;
-        commit_tree(data).ok_or_else(|| SourceError::Object { url: self.url.clone(), id: commit, what: "it is broken" })
+        let broken = || SourceError::Object { url: self.url.clone(), id: commit, what: "it is broken" };
+        Ok((commit_tree(data).ok_or_else(broken)?, commit_time(data)))
     }
 }
 

@@ -77,10 +77,12 @@ pub(super) async fn fetch(
         std::fs::create_dir(objects.path().join("pack")).map_err(failed)?;
         let limits = Limits { source_bytes: pack_bytes, ..environment.limits.clone() };
         pack_bytes -= fetch_commit(session, &repository, objects.path(), &limits).await?;
+        let is_root = repository.depth == 0;
         let checkout = Checkout { repository, objects, writer, follow };
         let outcome = super::blocking(move || checkout.run()).await?;
         writer = outcome.writer;
         fetched.warnings.extend(outcome.warning);
+        fetched.time = fetched.time.or(outcome.time.filter(|_| is_root));
         for next in outcome.submodules {
             submodules += 1;
             if submodules > MAX_SUBMODULES || next.depth > MAX_DEPTH {

@@ -41,11 +41,13 @@ pub struct FetchEnvironment<'a> {
     pub time: Duration,
 }
 
-/// What is to be said about a source that was fetched.
+/// What is known of a source once it was fetched.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Fetched {
     /// For people: the build goes on, but perhaps not as they think.
     pub warnings: Vec<String>,
+    /// When its revision was made, in seconds since 1970; commits alone say that.
+    pub time: Option<i64>,
 }
 
 /// The commit that `reference` stands for now in the repository at `url`.
