@@ -26,7 +26,7 @@ use super::{
     stages::{StageFailure, Stages},
 };
 
-/// While a Job has no Pod its Events are looked at this often: they come without a watch.
+/// What no watch tells of, such as the Events of a Job without a Pod, is looked at this often.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 impl Pass<'_> {
@@ -137,7 +137,7 @@ impl Pass<'_> {
             });
         status.stages.clone_from(&stages.status);
         status.progress = Some(Progress { failures: 0, retry_time: None, ..progress });
-        let podless = stages.podless || !stages.start.is_empty();
+        let look_again = stages.look_again || !stages.start.is_empty();
         let queued = stages.waits.iter().any(|(reason, _)| *reason == Reason::Queued);
         let place = match (stages.live, queued) {
             (true, _) => Place::Running,
@@ -146,7 +146,7 @@ impl Pass<'_> {
         };
         let rest = Outcome {
             start: stages.start,
-            requeue: stages.retry.or(podless.then_some(LOOK_AGAIN)),
+            requeue: stages.retry.or(look_again.then_some(LOOK_AGAIN)),
             place,
             ..Outcome::deleting(stages.stale)
         };
