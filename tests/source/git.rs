@@ -9,7 +9,7 @@ use std::{
 use minimalimage::{
     domain::{
         git::{Commit, GitRef},
-        source::{Credential, ServerCredential},
+        source::{ServerCredential, SourceCredential},
         task::{FailureReason, Origin},
         value::Secret,
     },
@@ -366,7 +366,7 @@ async fn a_redirect_is_followed_without_taking_credentials_along() {
         Behaviour { redirect: Some(("/old".into(), format!("{}/app", target.url))), ..private(&repositories) };
     let server = Server::start(behaviour).await;
     let password = Secret::new("password");
-    let credential = Credential::Basic { username: "user".into(), password };
+    let credential = SourceCredential::Basic { username: "user".into(), password };
     let credential = ServerCredential::new(&server.url, credential).unwrap();
     resolve(&client(), &format!("{}/old", server.url), &GitRef::Head, Some(&credential)).await.unwrap();
     assert_eq!(server.requests(), ["GET /old/info/refs?service=git-upload-pack Basic dXNlcjpwYXNzd29yZA=="]);

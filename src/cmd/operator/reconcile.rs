@@ -16,7 +16,7 @@ use crate::{
     },
     domain::{
         decide::{Decision, Facts, Outcome, Place, Trouble, decide},
-        job::{self, Owner, References, StageRun},
+        job::{self, JobOwner, References, StageRun},
         plan::{Plan, SourceKind},
         settings::backoff,
     },
@@ -193,7 +193,8 @@ async fn start(
 ) -> kube::Result<()> {
     let world = &operator.world;
     let Some(stage) = plan.stages.iter().find(|stage| stage.name == run.stage) else { return Ok(()) };
-    let owner = Owner { name: id.name.clone(), namespace: id.namespace.clone(), uid: image.uid().unwrap_or_default() };
+    let owner =
+        JobOwner { name: id.name.clone(), namespace: id.namespace.clone(), uid: image.uid().unwrap_or_default() };
     let job = job::render(&owner, plan, stage, run, &references(image, plan), &world.settings);
     tracing::info!(stage = run.stage, key = %run.key, attempt = run.attempt, job = job.name_any(), "start");
     world.cluster.create(&job).await?;

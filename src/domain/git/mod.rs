@@ -48,7 +48,7 @@ impl FromStr for ObjectId {
     type Err = ParseObjectIdError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let refuse = || ParseObjectIdError(super::source::printable(text.as_bytes()));
+        let refuse = || ParseObjectIdError(super::text::printable(text.as_bytes()));
         if text.len() != 40 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(refuse());
         }
@@ -105,7 +105,7 @@ impl FromStr for RefName {
             || text.chars().any(bad_char)
             || text.split('/').any(bad_part);
         if bad {
-            return Err(ParseRefNameError(super::source::printable(text.as_bytes())));
+            return Err(ParseRefNameError(super::text::printable(text.as_bytes())));
         }
         Ok(Self(text.to_owned()))
     }

@@ -52,7 +52,7 @@ impl Checkout {
         let odb = gix_odb::at_opts(self.objects.path(), gix_hash::Kind::Sha1, [], options).map_err(failed)?;
         let objects = Objects { odb, url: &self.repository.url };
         let mut buffer = Vec::new();
-        let root = objects.root(self.repository.commit, &mut buffer)?;
+        let (root, time) = objects.root(self.repository.commit, &mut buffer)?;
         let mut walk = Walk {
             repository: &self.repository,
             objects,
@@ -70,7 +70,7 @@ impl Checkout {
         let warning = walk.pointer.map(|path| {
             format!("{} files are Git LFS pointers, for example `{path}`: LFS content is not fetched", walk.pointers)
         });
-        Ok(Outcome { writer: walk.writer, submodules: walk.submodules, warning })
+        Ok(Outcome { writer: walk.writer, submodules: walk.submodules, warning, time })
     }
 }
 

@@ -16,7 +16,7 @@ use self::http::Session;
 use crate::domain::{
     archive::Selection,
     git::{Commit, GitRef},
-    source::{Credential, Purpose, RelativePath, ServerCredential, SourceUrl},
+    source::{Purpose, RelativePath, ServerCredential, SourceCredential, SourceUrl},
     task::{Limits, Origin, SourceTask},
 };
 use crate::shell::net::Http;
@@ -101,7 +101,7 @@ fn mounted_credential(
     host: Option<&str>,
 ) -> Result<Option<ServerCredential>, SourceError> {
     let Some(host) = host else { return Ok(None) };
-    let credential = Credential::from_secret(&config_map::read_mounted(environment.secret_dir)?)?;
+    let credential = SourceCredential::from_secret(&config_map::read_mounted(environment.secret_dir)?)?;
     Ok(Some(ServerCredential::new(host, credential)?))
 }
 
