@@ -6,8 +6,9 @@ root=$(dirname "$(dirname "$here")") # $here is tests/cluster
 tests=$root/tests
 system=minimalimage-system # namespace of the operator
 release=minimalimage
-rust_target=x86_64-unknown-linux-musl # static; the machine's own loads libraries, which an image from scratch lacks
-schema_dir=$cache/schemas             # for kubeconform
+rust_target=x86_64-unknown-linux-musl     # static; the machine's own loads libraries, which an image from scratch lacks
+schema_dir=$cache/schemas                 # for kubeconform
+failed_label=minimalimage.dev/test=failed # what a failed test leaves, by tests/cluster/fixture.rs
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target} # as in the Makefile
 
 # version: the one of Cargo.toml, which every other place takes it from.
@@ -18,6 +19,15 @@ use_cluster() {
   local exports
   exports=$("$tests/cluster/env")
   eval "$exports"
+}
+
+# start_cluster: one that runs, in the environment; says why there is none.
+start_cluster() {
+  "$tests/cluster/up" >/dev/null || {
+    "$tests/dump"
+    die "the cluster does not start"
+  }
+  use_cluster
 }
 
 # plain_http REGISTRY: whether it speaks http; one that asks for a login (401) does too.

@@ -14,7 +14,11 @@ use std::{
 };
 
 use minimalimage::{
-    domain::task::{Network, RegistrySettings},
+    api::conditions::Reason,
+    domain::{
+        credentials::Keychain,
+        task::{Network, RegistrySettings},
+    },
     shell::registry::{Registry, RegistryError},
 };
 
@@ -51,7 +55,7 @@ async fn ask(network: &Network, host: &str) -> Result<bool, RegistryError> {
     let registry = Registry::new(network)
         .unwrap()
         .tuned(minimalimage::shell::registry::RetryPolicy { retries: 0, ..Default::default() }, std::env::temp_dir());
-    let found = registry.anonymous().manifest(&format!("{host}/app:1").parse().unwrap()).await?;
+    let found = registry.with(Keychain::default()).manifest(&format!("{host}/app:1").parse().unwrap()).await?;
     Ok(found.is_some())
 }
 
@@ -70,7 +74,7 @@ async fn a_certificate_given_for_a_host_is_trusted_there_and_nowhere_else() {
     let [(host, pem), (_, other_pem)] = [tls_server(), tls_server()];
     assert!(!ask(&with_own_ca(&host, &pem), &host).await.unwrap());
     let error = ask(&with_own_ca(&host, &other_pem), &host).await.unwrap_err();
-    assert_eq!(error.reason(), "Unavailable");
+    assert_eq!(error.reason(), Reason::RegistryUnavailable);
     assert!(root_cause(&error).contains("certificate"), "{}", root_cause(&error));
 }
 

@@ -15,6 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use minimalimage::{
+    api::conditions::Reason,
     domain::{
         credentials::{Credential, Keychain},
         media_type,
@@ -91,7 +92,7 @@ fn client(host: &str, with_password: bool) -> Client {
         let credential = Credential::Basic { username: "user".into(), password: Secret::new("pass") };
         registry.with(Keychain::single(host, credential))
     } else {
-        registry.anonymous()
+        registry.with(Keychain::default())
     }
 }
 
@@ -156,10 +157,6 @@ async fn round_trip(with_password: bool) {
         read.extend_from_slice(&piece);
     }
     assert_eq!(read, large);
-
-    assert!(client.delete_manifest(&app, Digest::of(&manifest)).await.unwrap());
-    assert!(!client.delete_manifest(&app, Digest::of(&manifest)).await.unwrap());
-    assert_eq!(client.manifest(&tagged).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -180,7 +177,7 @@ async fn a_registry_with_a_password_refuses_others() {
     let wrong = Registry::new(&support::loopback()).unwrap().with(Keychain::single(&server.host, wrong));
     for client in [client(&server.host, false), wrong] {
         let error = client.push_bytes(&repository, layer(10)).await.unwrap_err();
-        assert_eq!(error.reason(), "AccessDenied", "{error}");
+        assert_eq!(error.reason(), Reason::RegistryAccessDenied, "{error}");
     }
 }
 

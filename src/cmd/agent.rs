@@ -77,7 +77,7 @@ async fn stage<B: Backend>(
     if let Some(origin) = &task.source {
         fs::create_dir_all(&source)
             .map_err(|error| internal(&format!("failed to make {}", source.display()), &error))?;
-        backend.fetch_source(origin, &source).await?;
+        message.source_time = backend.fetch_source(origin, &source).await?;
     }
     let inputs = Inputs::prepare(&task.recipe, &source).await?;
     message.source = inputs.digest();

@@ -4,6 +4,7 @@ use std::io::{self, Read};
 
 use super::{
     recipe::Owner,
+    text::printable,
     tree::{Entry, Kind, TreePath, TreePathError},
 };
 
@@ -217,7 +218,7 @@ fn entry(block: &[u8; BLOCK], records: Records) -> Result<Entry, LayerError> {
         other => {
             return Err(LayerError::Kind {
                 kind: char::from(other).escape_default().next().unwrap_or('?'),
-                name: readable(&name),
+                name: printable(&name),
             });
         }
     };
@@ -230,14 +231,8 @@ fn entry(block: &[u8; BLOCK], records: Records) -> Result<Entry, LayerError> {
 }
 
 fn path(name: Vec<u8>) -> Result<TreePath, LayerError> {
-    let shown = readable(&name);
+    let shown = printable(&name);
     TreePath::new(name).map_err(|problem| LayerError::Name { problem, name: shown })
-}
-
-/// A name for messages: short, without control characters.
-fn readable(name: &[u8]) -> String {
-    let text = String::from_utf8_lossy(name.get(..name.len().min(200)).unwrap_or_default());
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 fn text(field: &[u8]) -> &[u8] {

@@ -24,6 +24,7 @@ pub mod settings;
 pub mod source;
 pub mod tail;
 pub mod task;
+pub mod text;
 pub mod tree;
 pub mod value;
 pub mod wire;

@@ -52,6 +52,9 @@ pub enum JobState {
     },
     /// User code runs.
     Running,
+    /// The build container has ended and the agent goes on: for a moment that is how a stage ends; when it lasts, the agent
+    /// waits for a connection that never comes, which is this failure.
+    Orphaned(JobFailure),
     /// The agent has ended well.
     Done(AgentMessage),
     /// It will give no artifact.
@@ -79,7 +82,8 @@ impl JobFact {
     /// Whether its Pod may still do something.
     #[must_use]
     pub fn is_live(&self) -> bool {
-        !self.deleting && matches!(self.state, JobState::Waiting { .. } | JobState::Running)
+        let over = matches!(self.state, JobState::Done(_) | JobState::Failed(_));
+        !self.deleting && !over
     }
 }
 
@@ -179,6 +183,10 @@ fn pod_state(pod: &Pod) -> JobState {
                 if let Some(cause) = cause.filter(own) {
                     return agent_ended(Some(cause), None, at);
                 }
+                if agent.is_some_and(is_terminated) {
+                    // As when its start hook failed. Beside an image that cannot be started it waits to be connected.
+                    return interrupted("the agent ended before the build container had started", at);
+                }
                 let detail = terminated.message.clone().unwrap_or_default();
                 let message = format!("the builder image cannot be started: {}", truncated(&detail, 400));
                 return failed(Reason::PodRejected, &message, None, at, false);
@@ -200,6 +208,10 @@ fn pod_state(pod: &Pod) -> JobState {
     if status.phase.as_deref() == Some("Failed") {
         return interrupted("the Pod failed before the agent had given its result", at);
     }
+    if build.is_some_and(is_terminated) && agent.is_some_and(is_running) {
+        let message = "the build container ended before it had reached the agent";
+        return JobState::Orphaned(job_failure(Reason::BuildInterrupted, message, build, terminated_at(build), true));
+    }
     if build.is_some_and(is_running) || agent.is_some_and(is_running) && build.is_none() {
         return JobState::Running;
     }
@@ -211,22 +223,10 @@ fn agent_ended(failure: Option<AgentFailure>, build: Option<&ContainerStatus>, a
     let Some(AgentFailure { reason, message, exit_code }) = failure else {
         return interrupted("the agent ended without a result", at);
     };
-    let (reason, transient) = match reason {
-        FailureReason::SourceUnavailable => (Reason::SourceUnavailable, true),
-        FailureReason::SourceAccessDenied => (Reason::SourceAccessDenied, true),
-        FailureReason::SourceInvalid => (Reason::SourceInvalid, false),
-        FailureReason::RegistryUnavailable => (Reason::RegistryUnavailable, true),
-        FailureReason::RegistryAccessDenied => (Reason::RegistryAccessDenied, true),
-        FailureReason::StepFailed => (Reason::StageFailed, false),
-        FailureReason::ArtifactPathMissing => (Reason::ArtifactPathMissing, false),
-        FailureReason::ArtifactInvalid => (Reason::ArtifactInvalid, false),
-        FailureReason::BuildInterrupted | FailureReason::Internal => (Reason::BuildInterrupted, true),
-    };
+    let reason = reason.reason();
+    let transient = reason.first_retry().is_some();
     let shown = matches!(reason, Reason::StageFailed | Reason::ArtifactPathMissing).then_some(build).flatten();
-    let JobState::Failed(failure) = failed(reason, &message, shown, at, transient) else {
-        return interrupted(&message, at);
-    };
-    JobState::Failed(JobFailure { exit_code, ..failure })
+    JobState::Failed(JobFailure { exit_code, ..job_failure(reason, &message, shown, at, transient) })
 }
 
 fn waiting(pod: &Pod, containers: &[Option<&ContainerStatus>]) -> JobState {
@@ -280,15 +280,25 @@ fn failed(
     at: Option<Timestamp>,
     transient: bool,
 ) -> JobState {
+    JobState::Failed(job_failure(reason, message, build, at, transient))
+}
+
+fn job_failure(
+    reason: Reason,
+    message: &str,
+    build: Option<&ContainerStatus>,
+    at: Option<Timestamp>,
+    transient: bool,
+) -> JobFailure {
     let tail = build.and_then(|build| build.state.as_ref()?.terminated.as_ref()?.message.as_deref());
-    JobState::Failed(JobFailure {
+    JobFailure {
         reason,
         message: message.trim().to_owned(),
         exit_code: None,
         log_tail: tail.filter(|tail| !tail.is_empty()).map(|tail| truncated(tail, 2048)),
         transient,
         at,
-    })
+    }
 }
 
 fn interrupted(message: &str, at: Option<Timestamp>) -> JobState {

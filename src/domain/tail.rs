@@ -48,20 +48,10 @@ pub fn masked(text: &str, secrets: &[String]) -> String {
     values.into_iter().fold(text.to_owned(), |text, value| text.replace(value, "***"))
 }
 
-/// `text` on one line without control characters, cut at its end to at most `bytes` bytes.
-#[must_use]
-pub fn one_line(text: &str, bytes: usize) -> String {
-    let mut line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    while line.len() > bytes {
-        line.pop();
-    }
-    line
-}
-
 fn tail(text: &str) -> String {
     let mut kept: Vec<String> = Vec::new();
     let mut room = BYTES;
-    for line in text.lines().rev().map(printable).filter(|line| !line.is_empty()).take(LINES) {
+    for line in text.lines().rev().map(plain).filter(|line| !line.is_empty()).take(LINES) {
         if line.len() + 1 > room {
             if kept.is_empty() {
                 let start = (line.len() - (room - 1)..line.len()).find(|at| line.is_char_boundary(*at));
@@ -77,7 +67,7 @@ fn tail(text: &str) -> String {
 }
 
 /// A line without terminal sequences; of what was overwritten by carriage returns the last remains.
-fn printable(line: &str) -> String {
+fn plain(line: &str) -> String {
     let line = line.trim_end().rsplit('\r').next().unwrap_or_default();
     let mut text = String::with_capacity(line.len());
     let mut chars = line.chars();
@@ -140,6 +130,5 @@ mod tests {
     #[test]
     fn terminal_sequences_and_progress_bars_are_dropped() {
         assert_eq!(of("\u{1b}[31mred\u{1b}[0m\n10%\r50%\r100%\r\n\u{0}\u{7}x\n", &[]), "red\n100%\nx");
-        assert_eq!(one_line("a\nb\u{1b}c", 4), "a b ");
     }
 }

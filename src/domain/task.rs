@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::api::conditions::Reason;
+
 use super::{
     artifact::Layer,
     recipe::Recipe,
-    tail::one_line,
+    text::one_line,
     value::{Digest, Repository},
 };
 
@@ -154,6 +156,8 @@ pub struct AgentMessage {
     pub artifact: Option<Digest>,
     /// Content digest of what the steps saw of the source.
     pub source: Option<Digest>,
+    /// When the source's revision was made, in seconds since 1970; commits alone say that.
+    pub source_time: Option<i64>,
     /// Whether the artifact was there already and no step ran.
     pub cached: bool,
     /// Why there is no artifact.
@@ -185,9 +189,9 @@ impl AgentMessage {
 }
 
 impl AgentFailure {
-    /// A failure without an exit code; control characters are replaced, over 500 bytes are cut.
+    /// A failure without an exit code; control characters are escaped, over 500 bytes are cut.
     pub fn new(reason: FailureReason, message: impl AsRef<str>) -> Self {
-        Self { reason, message: one_line(message.as_ref(), 500), exit_code: None }
+        Self { reason, message: one_line(message.as_ref().as_bytes(), 500), exit_code: None }
     }
 }
 
@@ -226,6 +230,24 @@ pub enum FailureReason {
     BuildInterrupted,
     /// A fault of the agent itself.
     Internal,
+}
+
+impl FailureReason {
+    /// The same as conditions say it. A fault of the agent's own is an interruption: another Pod may do better.
+    #[must_use]
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::SourceUnavailable => Reason::SourceUnavailable,
+            Self::SourceAccessDenied => Reason::SourceAccessDenied,
+            Self::SourceInvalid => Reason::SourceInvalid,
+            Self::RegistryUnavailable => Reason::RegistryUnavailable,
+            Self::RegistryAccessDenied => Reason::RegistryAccessDenied,
+            Self::StepFailed => Reason::StageFailed,
+            Self::ArtifactPathMissing => Reason::ArtifactPathMissing,
+            Self::ArtifactInvalid => Reason::ArtifactInvalid,
+            Self::BuildInterrupted | Self::Internal => Reason::BuildInterrupted,
+        }
+    }
 }
 
 /// Milliseconds spent, for status and metrics; never part of an identity.

@@ -69,6 +69,16 @@ pub enum CollectError {
     /// A device or FIFO.
     #[error("unable to copy {0}: it is no file, directory or link")]
     Kind(PathBuf),
+    /// A privileged file that is meant by its name, so that to leave the bit out would be to break it.
+    #[error(
+        "unable to copy {path}, which is setuid or setgid: declare `mode` for the copy, \"{mode:04o}\" to keep that or \"{plain:04o}\" to drop it", plain = .mode & 0o777
+    )]
+    Privileged {
+        /// The file.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
     /// Two items that contradict each other.
     #[error("unable to put the copies together: {0}")]
     Conflict(#[from] Conflict),
@@ -165,6 +175,11 @@ impl Collector<'_> {
                 self.directory(&found, &path, &metadata, &destination)?;
                 continue;
             }
+            let mode = metadata.mode() & 0o7777;
+            let changed = item.mode.is_none() && item.owner.is_some();
+            if self.scope == Scope::Container && changed && metadata.is_file() && mode & 0o6000 != 0 {
+                return Err(CollectError::Privileged { path, mode });
+            }
             let name = named.file_name().unwrap_or_default().as_bytes();
             let into = item.parents.is_some()
                 || item.destination.directory
@@ -258,7 +273,8 @@ impl Collector<'_> {
             Scope::Container if item.owner.is_none() => mode & 0o7777,
             Scope::Source if metadata.is_dir() || mode & 0o111 != 0 => 0o755,
             Scope::Source => 0o644,
-            // setuid and setgid need a declared mode; directories have setgid from a volume's fsGroup.
+            // In a whole tree, setuid and setgid files come along unasked, and with root as their owner they would be
+            // worth more than they were; directories have setgid from a volume's fsGroup.
             Scope::Container if metadata.is_dir() => mode & 0o1777,
             Scope::Container => mode & 0o777,
         }

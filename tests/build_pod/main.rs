@@ -56,6 +56,7 @@ async fn a_stage_becomes_an_artifact_with_the_same_bytes_each_time() {
         let memory = sources();
         let outcome = Pod::new().run(&task, &memory).await;
         assert_eq!((outcome.agent_code, outcome.wrapper_code, &outcome.message.failure), (0, 0, &None), "{outcome:?}");
+        assert_eq!(outcome.message.source_time, Some(support::SOURCE_TIME));
         let artifact = memory.artifact(outcome.message.artifact.unwrap());
         let files = memory.files(&artifact.layers[0]);
         let file = |path: &str, mode, content: &str| (path.to_owned(), mode, 0, content.to_owned());

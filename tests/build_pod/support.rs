@@ -36,6 +36,9 @@ use minimalimage::{
 const WRAPPER: &str = "TEST_WRAPPER_POD";
 const AGENT: &str = "TEST_AGENT_POD";
 
+/// When the source's revision was made.
+pub const SOURCE_TIME: i64 = 1_700_000_000;
+
 /// A repository in memory, and a source.
 #[derive(Clone, Default)]
 pub struct Memory {
@@ -75,7 +78,7 @@ impl LayerUpload for MemoryUpload {
 impl Backend for Memory {
     type Upload = MemoryUpload;
 
-    async fn fetch_source(&self, _: &SourceTask, into: &Path) -> Result<(), AgentFailure> {
+    async fn fetch_source(&self, _: &SourceTask, into: &Path) -> Result<Option<i64>, AgentFailure> {
         if self.hangs {
             println!("fetching");
             std::future::pending::<()>().await;
@@ -85,7 +88,7 @@ impl Backend for Memory {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, content).unwrap();
         }
-        Ok(())
+        Ok(Some(SOURCE_TIME))
     }
 
     async fn lookup(&self, key: Key) -> Result<Option<Digest>, AgentFailure> {

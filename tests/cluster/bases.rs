@@ -38,14 +38,13 @@ async fn a_moved_base_is_put_under_the_same_layers_without_a_pod() {
     assert_eq!(inherited["config"]["User"], "65532:65532");
 
     crane(&["mutate", &base, "--label", "moved=yes", "--tag", &base]);
-    let pods = world.pods_ever().await;
     world.annotate("app", "minimalimage.dev/requestedAt", "1").await;
     let moved = world.until("app", "the new base", |found| {
         let base = found.status.as_ref().and_then(|status| status.base.clone()).unwrap_or_default();
         is_ready(found) && base.digest != status.digest
     });
     let moved = moved.await.status.unwrap();
-    assert_eq!(world.pods_ever().await, pods);
+    world.had_pods(1).await;
     let layers = |status: &minimalimage::api::v1alpha1::Status| status.image.clone().unwrap().layers;
     assert_eq!(layers(&moved), layers(&first));
     assert_ne!(moved.image.unwrap().digest, image.digest);

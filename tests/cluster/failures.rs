@@ -1,10 +1,13 @@
 //! What goes wrong outside has a stable reason and a message that one can act on, and the last good image stays.
 
-use k8s_openapi::api::core::v1::{LimitRange, Pod, ResourceQuota};
+use k8s_openapi::api::{
+    batch::v1::Job,
+    core::v1::{LimitRange, Pod, ResourceQuota},
+};
 use kube::api::ListParams;
 use serde_json::{Value, json};
 
-use crate::fixture::{World, builder, is_stalled, message, setting};
+use crate::fixture::{GATE, World, builder, file_in, is_stalled, message, setting};
 
 fn spec(run: &str, repository: &str) -> Value {
     json!({
@@ -27,9 +30,11 @@ async fn a_command_that_fails_stalls_with_its_words_and_a_correction_alone_helps
     assert!(status.stages[0].log_tail.as_ref().unwrap().contains("the last words"), "{:?}", status.stages);
     assert!(message(&status).contains("stage build failed with exit code 3"), "{}", message(&status));
     assert_eq!(status.image.unwrap().digest, good.digest);
-    let pods = world.api::<Pod>().list(&ListParams::default()).await.unwrap();
-    let failed: Vec<_> = pods.items.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect();
-    assert_eq!(failed.len(), 1, "the failed Pod stays for its logs");
+    // The Pod of the good build may still be on its way out.
+    let of_failed = format!("job-name={}", status.stages[0].job_name.as_ref().unwrap());
+    let pods = world.api::<Pod>().list(&ListParams::default().labels(&of_failed)).await.unwrap();
+    assert_eq!(pods.items.len(), 1, "the failed Pod stays for its logs");
+    assert_eq!(pods.items[0].metadata.deletion_timestamp, None);
     world.apply("app", spec("echo better > out", &repository)).await;
     assert_ne!(world.ready("app").await.image.unwrap().digest, good.digest);
 }
@@ -172,12 +177,15 @@ async fn what_the_schema_can_say_is_refused_at_apply() {
 async fn a_changed_spec_replaces_the_running_build_and_its_late_result_is_never_pushed() {
     let world = World::new("race").await;
     let repository = world.repository("app");
-    world.apply("app", spec("sleep 2; echo old > out", &repository)).await;
+    world.apply("app", spec(&format!("{GATE}; echo old > out"), &repository)).await;
     world.running("app").await;
     world.apply("app", spec("echo new > out", &repository)).await;
+    // The old stage now ends well, if it is there to hear of it.
+    world.open_gate("build").await;
     let status = world.ready("app").await;
     assert_eq!(status.history.len(), 1, "the old build never ended");
-    assert_eq!(world.jobs().await.iter().filter(|job| job.metadata.deletion_timestamp.is_none()).count(), 0);
+    assert_eq!(file_in(&status.image.unwrap().reference, "out"), "new\n");
+    world.none_left::<Job>().await;
 }
 
 #[tokio::test]
@@ -187,5 +195,5 @@ async fn deleting_the_resource_takes_its_pods_along() {
     world.running("app").await;
     let images = world.api::<minimalimage::api::v1alpha1::MinimalImage>();
     images.delete("app", &kube::api::DeleteParams::default()).await.unwrap();
-    world.no_pods().await;
+    world.none_left::<Pod>().await;
 }

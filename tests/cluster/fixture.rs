@@ -1,7 +1,7 @@
 //! Namespaces, repositories and MinimalImages for one test, and how to await what becomes of them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     env, fs,
     path::PathBuf,
     process::Command,
@@ -14,18 +14,23 @@ use k8s_openapi::api::{
     core::v1::{Event, Namespace, Pod},
 };
 use kube::{
-    Api, Client,
+    Api, Client, ResourceExt,
     api::{ListParams, Patch, PatchParams, PostParams},
     runtime::{WatchStreamExt, watcher},
 };
-use minimalimage::api::{
-    conditions::{READY, RECONCILING, STALLED, find},
-    v1alpha1::{MinimalImage, StageState, Status},
+use minimalimage::{
+    api::{
+        conditions::{READY, RECONCILING, STALLED, find},
+        v1alpha1::{MinimalImage, StageState, Status},
+    },
+    domain::job::STAGE_LABEL,
 };
 use serde_json::{Value, json};
 
 /// By this label a resource belongs to an operator that a test started itself; the installed one leaves it alone.
 pub(crate) const TEST_OPERATOR: &str = "minimalimage.dev/test-operator";
+/// A command that waits until the test lets it go on: however busy the machine is, what is to happen meanwhile does.
+pub(crate) const GATE: &str = "until [ -e /tmp/open ]; do sleep 0.1; done";
 /// Longer than any build here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(150);
 
@@ -178,7 +183,7 @@ impl World {
         found.unwrap_or_else(|_| {
             let last = serde_json::to_value(&last).unwrap();
             let shown = last.get("status").unwrap_or(&last);
-            panic!("{}/{name}: {what} did not come; what it was last:\n{shown:#}", self.namespace)
+            panic!("{}/{name}: {what} did not come; what it was last: {shown}", self.namespace)
         })
     }
 
@@ -191,12 +196,59 @@ impl World {
         self.until(name, "a running stage", running).await
     }
 
-    /// Waits until no build Pod is left.
-    pub(crate) async fn no_pods(&self) {
-        let deadline = Instant::now() + PATIENCE;
-        while !self.api::<Pod>().list(&ListParams::default()).await.unwrap().items.is_empty() {
-            assert!(Instant::now() < deadline, "Pods are left");
+    /// Waits until no object of this kind is left.
+    pub(crate) async fn none_left<K>(&self)
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+            + serde::de::DeserializeOwned
+            + Clone
+            + std::fmt::Debug
+            + Send
+            + 'static,
+    {
+        let stream = watcher(self.api::<K>(), watcher::Config::default());
+        futures::pin_mut!(stream);
+        let mut left = BTreeSet::new();
+        let mut listed = false;
+        let gone = tokio::time::timeout(PATIENCE, async {
+            while !listed || !left.is_empty() {
+                match stream.try_next().await.unwrap().expect("a watch has no end") {
+                    watcher::Event::Init => (left, listed) = (BTreeSet::new(), false),
+                    watcher::Event::InitDone => listed = true,
+                    watcher::Event::InitApply(object) | watcher::Event::Apply(object) => {
+                        left.insert(object.name_any());
+                    }
+                    watcher::Event::Delete(object) => {
+                        left.remove(&object.name_any());
+                    }
+                }
+            }
+        })
+        .await;
+        assert!(gone.is_ok(), "{}: these are left: {left:?}", self.namespace);
+    }
+
+    /// Lets a stage go on that waits by [`GATE`]; gives whether it has heard of it, which one on its way out has not.
+    pub(crate) async fn open_gate(&self, stage: &str) -> bool {
+        let selector = format!("{STAGE_LABEL}={stage}");
+        let pods = self.api::<Pod>().list(&ListParams::default().labels(&selector)).await.unwrap();
+        let mut heard = false;
+        for pod in pods.items {
+            let mut kubectl = tokio::process::Command::new("kubectl");
+            kubectl.args(["exec", "--namespace", &self.namespace, "--container", "build", &pod.name_any()]);
+            heard |= kubectl.args(["--", "touch", "/tmp/open"]).output().await.unwrap().status.success();
         }
+        heard
+    }
+
+    /// Opens the gate of `stage` as soon as the status of `name` says that it runs.
+    pub(crate) async fn open_gate_when_running(&self, name: &str, stage: &str) {
+        let runs = |image: &MinimalImage| {
+            let mut stages = image.status.iter().flat_map(|status| &status.stages);
+            stages.any(|status| status.name == stage && status.state == StageState::Running)
+        };
+        self.until(name, stage, runs).await;
+        assert!(self.open_gate(stage).await, "{}: stage {stage} cannot be told to go on", self.namespace);
     }
 
     /// The status once the image of the current generation is ready.
@@ -218,10 +270,22 @@ impl World {
         self.api::<Job>().list(&ListParams::default()).await.unwrap().items
     }
 
-    /// Names of all build Pods that were ever made here, by their Events.
-    pub(crate) async fn pods_ever(&self) -> usize {
-        let events = self.api::<Event>().list(&ListParams::default()).await.unwrap();
-        events.items.iter().filter(|event| event.reason.as_deref() == Some("SuccessfulCreate")).count()
+    /// Build Pods that were ever made here, by their Events, are so many. Events come after what they tell of.
+    pub(crate) async fn had_pods(&self, expected: usize) {
+        let stream = watcher(self.api::<Event>(), watcher::Config::default().fields("reason=SuccessfulCreate"));
+        let stream = stream.applied_objects();
+        futures::pin_mut!(stream);
+        let mut told = BTreeSet::new();
+        let enough = tokio::time::timeout(PATIENCE, async {
+            while told.len() < expected {
+                told.insert(stream.try_next().await.unwrap().expect("a watch has no end").name_any());
+            }
+        })
+        .await;
+        assert!(enough.is_ok(), "{}: {told:?}", self.namespace);
+        let events = self.api::<Event>().list(&ListParams::default().fields("reason=SuccessfulCreate")).await.unwrap();
+        let all: Vec<_> = events.items.into_iter().filter_map(|event| event.message).collect();
+        assert_eq!(all.len(), expected, "{}: {all:?}", self.namespace);
     }
 
     /// Runs an image to its end as a restricted Pod and gives its log.
@@ -254,11 +318,18 @@ impl World {
     }
 }
 
+/// What a failed test leaves is shown by tests/dump, which finds it by the label, and then deleted by tests/on-cluster.
 impl Drop for World {
     fn drop(&mut self) {
-        if env::var_os("KEEP_NAMESPACES").is_none() {
-            let _ = Command::new("kubectl").args(["delete", "namespace", &self.namespace, "--wait=false"]).output();
+        let mut kubectl = Command::new("kubectl");
+        if std::thread::panicking() {
+            kubectl.args(["label", "--overwrite", "namespace", &self.namespace, "minimalimage.dev/test=failed"]);
+        } else if env::var_os("KEEP_NAMESPACES").is_none() {
+            kubectl.args(["delete", "namespace", &self.namespace, "--wait=false"]);
+        } else {
+            return;
         }
+        let _ = kubectl.output();
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::{
     between,
-    fixture::{World, builder, message},
+    fixture::{GATE, World, builder, message},
     operator::Recipe,
 };
 
@@ -22,12 +22,13 @@ async fn a_queued_build_says_so_and_starts_when_the_one_before_it_ends_or_is_del
     let world = World::with_own_operator("queue").await;
     let recipe = Recipe::new(&world).await.flags(&["--max-builds-per-namespace", "1"]);
     let _operator = recipe.start();
-    world.apply("first", spec(&world, "first", "sleep 3; echo first > out")).await;
+    world.apply("first", spec(&world, "first", &format!("{GATE}; echo first > out"))).await;
     world.running("first").await;
     world.apply("second", spec(&world, "second", "echo second > out")).await;
     let queued = world.ended("second", "Queued").await;
     assert_eq!(message(&queued), "1 of 1 builds run in the namespace; 0 builds wait before this one");
     assert_eq!(world.jobs().await.len(), 1);
+    assert!(world.open_gate("build").await);
     world.ready("first").await;
     world.ready("second").await;
 

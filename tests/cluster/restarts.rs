@@ -7,26 +7,35 @@ use std::{
 };
 
 use futures::FutureExt;
+use k8s_openapi::api::batch::v1::Job;
 use minimalimage::api::v1alpha1::Status;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::unbounded_channel;
 
 use crate::{
     between::{self, Hook, Moment, Write},
-    fixture::{World, builder},
+    fixture::{GATE, World, builder},
     operator::{Recipe, leads},
 };
 
-/// Two stages one after the other, slow enough to be seen running.
+/// Two stages one after the other, each of which runs until it is let go on.
 fn chain(repository: &str) -> Value {
     json!({
         "stages": [
-            {"name": "first", "image": builder("c"), "run": "sleep 1; echo first > out"},
-            {"name": "second", "image": builder("c"), "run": "sleep 1; cat in > out; echo second >> out",
+            {"name": "first", "image": builder("c"), "run": format!("{GATE}; echo first > out")},
+            {"name": "second", "image": builder("c"), "run": format!("{GATE}; cat in > out; echo second >> out"),
              "copy": [{"from": "first", "source": "/workspace/out", "destination": "/workspace/in"}]}],
         "image": {"copy": [{"from": "second", "source": "/workspace/out", "destination": "/out"}]},
         "destination": {"repository": repository}
     })
+}
+
+/// Lets each stage go on once status says that it runs; gives the status of the image.
+async fn let_through(world: &World) -> Status {
+    for stage in ["first", "second"] {
+        world.open_gate_when_running("app", stage).await;
+    }
+    world.ready("app").await
 }
 
 /// What a write does, without what differs from run to run. Status is told apart by reason and states of stages.
@@ -77,8 +86,13 @@ async fn killed_after_every_kind_of_write_the_operator_builds_the_same_image_wit
     *running.lock().unwrap() = Some(recipe.start());
     world.apply("app", chain(&format!("{registry}/{}/app", world.namespace))).await;
 
-    let ready = world.ready("app");
-    futures::pin_mut!(ready);
+    let ended = async {
+        let status = let_through(&world).await;
+        // The last steps come after Ready: the Jobs go, the Event is written.
+        world.none_left::<Job>().await;
+        status
+    };
+    futures::pin_mut!(ended);
     let mut kills = 0;
     let status: Status = loop {
         tokio::select! {
@@ -86,18 +100,9 @@ async fn killed_after_every_kind_of_write_the_operator_builds_the_same_image_wit
                 kills += 1;
                 *running.lock().unwrap() = Some(recipe.start());
             }
-            status = &mut ready => break status,
+            status = &mut ended => break status,
         }
     };
-    // The last steps come after Ready: the Jobs go, the Event is written.
-    let deadline = Instant::now() + Duration::from_mins(1);
-    while !world.jobs().await.is_empty() {
-        assert!(Instant::now() < deadline, "Jobs are left");
-        if deaths.recv().now_or_never().is_some() {
-            kills += 1;
-            *running.lock().unwrap() = Some(recipe.start());
-        }
-    }
     let seen = seen.lock().unwrap().clone();
     println!("{kills} kills:\n{}", seen.join("\n"));
     for step in [
@@ -112,8 +117,9 @@ async fn killed_after_every_kind_of_write_the_operator_builds_the_same_image_wit
         assert!(seen.iter().any(|seen| seen.contains(step)), "no kill after {step}");
     }
     assert!(kills >= 12, "{kills}");
-    assert_eq!(status.image.unwrap().digest, undisturbed.ready("app").await.image.unwrap().digest);
-    assert_eq!(world.pods_ever().await, 2, "one for each stage");
+    assert_eq!(status.image.unwrap().digest, let_through(&undisturbed).await.image.unwrap().digest);
+    // One for each stage.
+    world.had_pods(2).await;
     assert_eq!(status.history.len(), 1);
 }
 
@@ -124,20 +130,18 @@ async fn the_second_replica_takes_over_when_the_leader_is_killed_and_at_once_whe
     let first = recipe.start();
     leads(&world, &first).await;
     let second = recipe.start();
-    let mut spec = chain(&world.repository("app"));
-    spec["stages"][0]["run"] = json!("sleep 2; echo first > out");
-    world.apply("app", spec).await;
+    world.apply("app", chain(&world.repository("app"))).await;
     world.running("app").await;
 
     first.kill();
     let killed = Instant::now();
     leads(&world, &second).await;
     println!("taken over after {:.1} s", killed.elapsed().as_secs_f64());
-    assert!(killed.elapsed() < Duration::from_secs(15 + 5), "{:?}", killed.elapsed());
+    assert!(killed.elapsed() < Duration::from_secs(30), "twice the Lease's duration: {:?}", killed.elapsed());
     // A candidate long before its turn comes, for the build goes on meanwhile.
     let third = recipe.start();
-    world.ready("app").await;
-    assert_eq!(world.pods_ever().await, 2);
+    let_through(&world).await;
+    world.had_pods(2).await;
 
     let told = Instant::now();
     let status = second.terminate().await;

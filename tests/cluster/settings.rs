@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Command};
 
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use minimalimage::{
     api::v1alpha1::{MinimalImage, StageState, Status},
@@ -159,7 +159,7 @@ async fn a_request_without_cache_runs_the_stage_again() {
     let first = world.ready("app").await;
     let second = built_anew(&world, "1").await;
     assert_eq!(second.stages[0].state, StageState::Built);
-    assert_eq!(world.pods_ever().await, 2);
+    world.had_pods(2).await;
     assert_ne!(first.image.unwrap().digest, second.image.as_ref().unwrap().digest);
     // What was made anew is what later builds find.
     world.apply("twin", spec(&world, "date +%s%N > out")).await;
@@ -193,7 +193,7 @@ async fn suspending_ends_a_running_build_and_resuming_builds() {
     assert!(suspended.image.is_none());
     let reconciling = suspended.conditions.iter().find(|condition| condition.type_ == "Reconciling");
     assert_eq!(reconciling, None);
-    world.no_pods().await;
+    world.none_left::<Pod>().await;
     set("0").await;
     spec["suspend"] = json!(false);
     world.apply("app", spec).await;

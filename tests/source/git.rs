@@ -9,7 +9,7 @@ use std::{
 use minimalimage::{
     domain::{
         git::{Commit, GitRef},
-        source::{Credential, ServerCredential},
+        source::{ServerCredential, SourceCredential},
         task::{FailureReason, Origin},
         value::Secret,
     },
@@ -179,7 +179,9 @@ async fn files_arrive_byte_for_byte_with_exec_bits_and_links() {
     for version_2 in [true, false] {
         let server = Server::start(Behaviour { version_2, ..repositories.behaviour() }).await;
         let fixture = Fixture::new();
-        assert_eq!(fixture.fetch(origin(&server, "app", &commit)).await.unwrap().warnings, [""; 0]);
+        let fetched = fixture.fetch(origin(&server, "app", &commit)).await.unwrap();
+        let time: i64 = repositories.git("app", &["show", "--no-patch", "--format=%ct"]).parse().unwrap();
+        assert_eq!((fetched.warnings, fetched.time), (Vec::new(), Some(time)));
         let tree = [
             (".gitattributes", "644 * text eol=crlf\n"),
             ("a", "dir"),
@@ -364,7 +366,7 @@ async fn a_redirect_is_followed_without_taking_credentials_along() {
         Behaviour { redirect: Some(("/old".into(), format!("{}/app", target.url))), ..private(&repositories) };
     let server = Server::start(behaviour).await;
     let password = Secret::new("password");
-    let credential = Credential::Basic { username: "user".into(), password };
+    let credential = SourceCredential::Basic { username: "user".into(), password };
     let credential = ServerCredential::new(&server.url, credential).unwrap();
     resolve(&client(), &format!("{}/old", server.url), &GitRef::Head, Some(&credential)).await.unwrap();
     assert_eq!(server.requests(), ["GET /old/info/refs?service=git-upload-pack Basic dXNlcjpwYXNzd29yZA=="]);

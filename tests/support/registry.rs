@@ -319,7 +319,6 @@ impl TestRegistry {
             Auth::Bearer(server) => {
                 let action = match (&asked.method, asked.kind.as_str()) {
                     (&Method::GET | &Method::HEAD, "blobs" | "manifests") => "pull",
-                    (&Method::DELETE, "manifests") => "delete",
                     _ => "push",
                 };
                 if server.allows(authorization, &asked.repository, action) {

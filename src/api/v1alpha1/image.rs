@@ -130,7 +130,8 @@ pub struct Copy {
     #[schemars(length(min = 1, max = 1024), regex(pattern = "^/"))]
     pub destination: String,
 
-    /// Permission bits in octal for everything copied. Default: those that the files have. Example: "0755".
+    /// Permission bits in octal for everything copied. Default: those that the files have, without setuid and setgid;
+    /// a privileged file that `source` itself names is refused then. Example: "0755".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 3, max = 5), regex(pattern = "^0?[0-7]{3,4}$"))]
     pub mode: Option<String>,

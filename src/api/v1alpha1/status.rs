@@ -165,6 +165,11 @@ pub struct BaseStatus {
 pub struct SourceStatus {
     /// Commit, or digest of an archive, a ConfigMap or inline files.
     pub revision: String,
+
+    /// When the commit was made, by its committer's clock. Absent for other sources, and for a commit whose stages were
+    /// all in the cache.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<Time>,
 }
 
 /// One stage.

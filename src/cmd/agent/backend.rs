@@ -37,8 +37,13 @@ pub trait Backend: Send + Sync {
     /// See [`LayerUpload`].
     type Upload: LayerUpload;
 
-    /// Fills the existing, empty directory `into` with the source (its `directory` is the top).
-    fn fetch_source(&self, source: &SourceTask, into: &Path) -> impl Future<Output = Result<(), AgentFailure>> + Send;
+    /// Fills the existing, empty directory `into` with the source (its `directory` is the top); gives when its revision was
+    /// made, in seconds since 1970, where that is known.
+    fn fetch_source(
+        &self,
+        source: &SourceTask,
+        into: &Path,
+    ) -> impl Future<Output = Result<Option<i64>, AgentFailure>> + Send;
     /// The artifact that a signed record names for `key`.
     fn lookup(&self, key: Key) -> impl Future<Output = Result<Option<Digest>, AgentFailure>> + Send;
     /// Begins to read a layer.

@@ -63,7 +63,7 @@ impl Remote {
 impl Backend for Remote {
     type Upload = RemoteUpload;
 
-    async fn fetch_source(&self, source: &SourceTask, into: &Path) -> Result<(), AgentFailure> {
+    async fn fetch_source(&self, source: &SourceTask, into: &Path) -> Result<Option<i64>, AgentFailure> {
         let work_dir = Path::new(AGENT_WORK_DIR).join("download");
         fs::create_dir_all(&work_dir).map_err(|error| {
             AgentFailure::new(FailureReason::Internal, format!("failed to make a directory: {error}"))
@@ -79,7 +79,7 @@ impl Backend for Remote {
         let fetched = fetch(source, &environment, into).await;
         let fetched = fetched.map_err(|error| AgentFailure::new(error.reason(), chain(&error)))?;
         fetched.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-        Ok(())
+        Ok(fetched.time)
     }
 
     async fn lookup(&self, key: Key) -> Result<Option<Digest>, AgentFailure> {

@@ -21,8 +21,7 @@ use crate::{
         recipe::Key,
         record::Signer,
         settings::Settings,
-        source::{Credential, ServerCredential, config_map_digest},
-        task::FailureReason,
+        source::{ServerCredential, SourceCredential, config_map_digest},
         value::{Digest, Reference},
     },
     shell::{
@@ -149,7 +148,7 @@ impl Answers<'_> {
     }
 
     /// The source's credential and the server that it is for.
-    pub(super) async fn source_secret(&self) -> Result<Option<(Credential, String)>, Trouble> {
+    pub(super) async fn source_secret(&self) -> Result<Option<(SourceCredential, String)>, Trouble> {
         let Some(name) = self.outline.source.as_ref().and_then(|source| source.secret()) else { return Ok(None) };
         let (data, annotations) = self.secret(name).await?;
         let Some(host) = annotations.get(HOST_ANNOTATION) else {
@@ -158,7 +157,7 @@ impl Answers<'_> {
             );
             return Err(Trouble { reason: Reason::SourceAccessDenied, message });
         };
-        let credential = Credential::from_secret(&data).map_err(|error| credential_trouble(&error))?;
+        let credential = SourceCredential::from_secret(&data).map_err(|error| credential_trouble(&error))?;
         Ok(Some((credential, host.clone())))
     }
 
@@ -324,20 +323,9 @@ pub(super) fn credential_trouble(error: &dyn std::error::Error) -> Trouble {
 }
 
 pub(super) fn source_trouble(error: &SourceError) -> Trouble {
-    let reason = match error.reason() {
-        FailureReason::SourceAccessDenied => Reason::SourceAccessDenied,
-        FailureReason::SourceInvalid => Reason::SourceInvalid,
-        _ => Reason::SourceUnavailable,
-    };
-    Trouble { reason, message: chain(error) }
+    Trouble { reason: error.reason().reason(), message: chain(error) }
 }
 
 pub(super) fn registry_trouble(error: &RegistryError) -> Trouble {
-    let reason = match error {
-        RegistryError::NotFound { .. } => Reason::ImageNotFound,
-        RegistryError::AccessDenied { .. } => Reason::RegistryAccessDenied,
-        RegistryError::Unavailable { .. } | RegistryError::UploadLost { .. } => Reason::RegistryUnavailable,
-        RegistryError::Invalid { .. } | RegistryError::AddressRefused { .. } => Reason::RegistryInvalid,
-    };
-    Trouble { reason, message: chain(error) }
+    Trouble { reason: error.reason(), message: chain(error) }
 }

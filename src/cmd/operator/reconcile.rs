@@ -16,7 +16,7 @@ use crate::{
     },
     domain::{
         decide::{Decision, Facts, Outcome, Place, Trouble, decide},
-        job::{self, Owner, References, StageRun},
+        job::{self, JobOwner, References, StageRun},
         plan::{Draft, Outline, SourceKind},
         settings::backoff,
     },
@@ -193,7 +193,8 @@ async fn start(
     run: &StageRun,
 ) -> kube::Result<()> {
     let world = &operator.world;
-    let owner = Owner { name: id.name.clone(), namespace: id.namespace.clone(), uid: image.uid().unwrap_or_default() };
+    let owner =
+        JobOwner { name: id.name.clone(), namespace: id.namespace.clone(), uid: image.uid().unwrap_or_default() };
     let job = job::render(&owner, run, &references(image, outline), &world.settings);
     tracing::info!(stage = run.stage.name, key = %run.key, attempt = run.attempt, job = job.name_any(), "start");
     world.cluster.create(&job).await?;

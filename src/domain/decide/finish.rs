@@ -9,7 +9,7 @@ use crate::{
         conditions::{Health, READY, RECONCILING, Reason, find, truncated, with_health},
         v1alpha1::{
             BaseStatus, Build, FLUX_REQUESTED_AT, FileStatus, ImageStatus, LayerStatus, NO_CACHE_REQUESTED_AT,
-            PlatformStatus, Progress, REQUESTED_AT, SourceStatus, StageState, StageStatus, Status,
+            PlatformStatus, Progress, REQUESTED_AT, StageState, StageStatus, Status,
         },
     },
     domain::{
@@ -26,7 +26,7 @@ use super::{
     stages::{StageFailure, Stages},
 };
 
-/// While a Job has no Pod its Events are looked at this often: they come without a watch.
+/// What no watch tells of, such as the Events of a Job without a Pod, is looked at this often.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 impl Pass<'_> {
@@ -143,7 +143,7 @@ impl Pass<'_> {
             });
         status.stages.clone_from(&stages.status);
         status.progress = Some(Progress { failures: 0, retry_time: None, ..progress });
-        let podless = stages.podless || !stages.start.is_empty();
+        let look_again = stages.look_again || !stages.start.is_empty();
         let queued = stages.waits.iter().any(|(reason, _)| *reason == Reason::Queued);
         let place = match (stages.live, queued) {
             (true, _) => Place::Running,
@@ -152,7 +152,7 @@ impl Pass<'_> {
         };
         let rest = Outcome {
             start: stages.start,
-            requeue: stages.retry.or(podless.then_some(LOOK_AGAIN)),
+            requeue: stages.retry.or(look_again.then_some(LOOK_AGAIN)),
             place,
             ..Outcome::deleting(stages.stale)
         };
@@ -241,7 +241,7 @@ impl Pass<'_> {
         status.builder_size = builder;
         status.builder_display_size = builder.map(|size| human_size(u64::try_from(size).unwrap_or_default()));
         status.base = Some(base);
-        status.source = progress.revision.clone().map(|revision| SourceStatus { revision });
+        status.source = progress.revision.as_ref().map(|revision| stages.source(revision, self.status));
         status.stages.clone_from(&stages.status);
         let message = built_message(&image);
         status.image = Some(image);

@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::{
     api::{
         conditions::Reason,
-        v1alpha1::{Progress, StageState, StageStatus},
+        v1alpha1::{Progress, SourceStatus, StageState, StageStatus, Status},
     },
     domain::{
         artifact::{Artifact, Layer},
@@ -29,6 +30,9 @@ const TASK_BYTES: usize = 120 * 1024;
 /// First wait before an interrupted stage is started again.
 const FIRST_RETRY: Duration = Duration::from_secs(5);
 
+/// Longer than an agent goes on after its build container: it has only to write its message.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
 /// Where the stages of a build are.
 #[derive(Debug, Default)]
 pub(super) struct Stages {
@@ -36,6 +40,8 @@ pub(super) struct Stages {
     pub status: Vec<StageStatus>,
     /// The artifacts that are there, by stage.
     pub artifacts: BTreeMap<String, Artifact>,
+    /// When the source's revision was made, in seconds since 1970, by an agent that had it.
+    pub source_time: Option<i64>,
     /// Whether all are there.
     pub complete: bool,
     /// What to start.
@@ -52,8 +58,8 @@ pub(super) struct Stages {
     pub retry: Option<Duration>,
     /// Whether Pods of this build may be doing something.
     pub live: bool,
-    /// Whether a Job has no Pod yet: why is told by Events alone, which nobody watches.
-    pub podless: bool,
+    /// Whether something is waited for that no watch tells of.
+    pub look_again: bool,
 }
 
 /// A stage that failed for good.
@@ -149,13 +155,23 @@ impl<'a> Walk<'a> {
                 if let Some(failure) = self.too_late(job, message) {
                     return self.after_failure(job, &failure, status);
                 }
-                self.stages.podless |= !has_pod;
-                self.stages.live = true;
+                // Why a Job has no Pod is told by Events alone, which nobody watches.
+                self.stages.look_again |= !has_pod;
+                // A Pod that no node or quota takes uses nothing meanwhile: others may go first.
+                self.stages.live |= *reason == Reason::Building || *has_pod && *reason != Reason::Unschedulable;
                 status.state = StageState::Waiting;
                 status.message = Some(message.clone());
                 self.stages.waits.push((*reason, format!("stage {}: {message}", status.name)));
             }
             JobState::Running => {
+                self.stages.live = true;
+                status.state = StageState::Running;
+            }
+            JobState::Orphaned(failure) => {
+                if self.since(failure.at) > LAST_WORDS {
+                    return self.after_failure(job, failure, status);
+                }
+                self.stages.look_again = true;
                 self.stages.live = true;
                 status.state = StageState::Running;
             }
@@ -168,8 +184,7 @@ impl<'a> Walk<'a> {
     /// A Pod that never starts never reaches its own deadline, which counts from its start.
     fn too_late(&self, job: &JobFact, waits_for: &str) -> Option<JobFailure> {
         let timeout = self.plan.stages.iter().find(|stage| stage.name == job.stage)?.timeout;
-        let waited = Duration::try_from(self.pass.now.duration_since(job.created?)).ok()?;
-        (waited > timeout).then(|| JobFailure {
+        (self.since(job.created) > timeout).then(|| JobFailure {
             reason: Reason::Timeout,
             message: format!("the stage did not start within its timeout: {waits_for}"),
             exit_code: None,
@@ -190,6 +205,7 @@ impl<'a> Walk<'a> {
             Some(Ok(artifact)) => {
                 let state = if message.cached { StageState::Cached } else { StageState::Built };
                 self.known(status, state, artifact);
+                self.stages.source_time = self.stages.source_time.or(message.source_time);
                 status.steps_milliseconds = i64::try_from(message.timings.steps).ok();
             }
         }
@@ -230,8 +246,7 @@ impl<'a> Walk<'a> {
             self.stages.failure = Some(StageFailure { stage, job, failure });
             return None;
         }
-        let since = failure.at.and_then(|at| Duration::try_from(self.pass.now.duration_since(at)).ok());
-        let left = backoff(outside.unwrap_or(FIRST_RETRY), tries).saturating_sub(since.unwrap_or_default());
+        let left = backoff(outside.unwrap_or(FIRST_RETRY), tries).saturating_sub(self.since(failure.at));
         if left.is_zero() {
             return Some(job.attempt + 1);
         }
@@ -240,6 +255,11 @@ impl<'a> Walk<'a> {
         self.stages.waits.push((failure.reason, message));
         self.stages.retry = Some(self.stages.retry.map_or(left, |other| other.min(left)));
         None
+    }
+
+    /// Zero for what has no time, or one that a clock ahead of ours gave.
+    fn since(&self, time: Option<Timestamp>) -> Duration {
+        time.and_then(|time| Duration::try_from(self.pass.now.duration_since(time)).ok()).unwrap_or_default()
     }
 
     fn finish(mut self) -> Asked<Stages> {
@@ -332,6 +352,13 @@ impl<'a> Walk<'a> {
 }
 
 impl Stages {
+    /// The source of the image. A commit's time never changes: where all stages were in the cache, what `before` has counts.
+    pub(super) fn source(&self, revision: &str, before: &Status) -> SourceStatus {
+        let earlier = before.source.as_ref().filter(|source| source.revision == revision);
+        let time = self.source_time.and_then(|time| Timestamp::from_second(time).ok()).map(Time);
+        SourceStatus { revision: revision.to_owned(), time: time.or_else(|| earlier?.time.clone()) }
+    }
+
     /// The image that the artifacts make.
     pub(super) fn publication(&self, plan: &Plan, progress: &Progress, tags: Vec<Reference>) -> Publication {
         let layers = plan.layers.iter().filter_map(|layer| match layer {

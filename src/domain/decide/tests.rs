@@ -228,6 +228,7 @@ fn done() -> JobState {
     JobState::Done(AgentMessage {
         artifact: Some(Digest::of(b"artifact")),
         source: Some(Digest::of(b"tree")),
+        source_time: Some(1_700_000_000),
         ..AgentMessage::default()
     })
 }
@@ -323,6 +324,22 @@ fn a_known_artifact_starts_no_pod() {
     assert!(!world.asked_for(|q| matches!(q, Question::Slot)));
     assert_eq!(world.ready().1, "Succeeded");
     assert_eq!(world.status().stages[0].state, StageState::Cached);
+}
+
+#[test]
+fn the_commits_time_is_told_by_an_agent_and_kept_while_the_commit_is_the_same() {
+    let mut world = World::built();
+    let source = world.status().source.clone().unwrap();
+    assert_eq!(source.time.as_ref().unwrap().0, "2023-11-14T22:13:20Z".parse().unwrap());
+    world.cached = None;
+    world.annotate(REQUESTED_AT, "1");
+    world.pass();
+    assert_eq!((world.status().history.len(), world.status().source.as_ref()), (2, Some(&source)));
+    world.revision = Ok(COMMIT.replace('0', "f"));
+    world.annotate(REQUESTED_AT, "2");
+    world.pass();
+    let unknown = crate::api::v1alpha1::SourceStatus { revision: COMMIT.replace('0', "f"), time: None };
+    assert_eq!(world.status().source.as_ref(), Some(&unknown));
 }
 
 #[test]
@@ -613,7 +630,10 @@ fn waits_of_pods_are_reasons() {
     let outcome = world.pass();
     assert_eq!(world.ready(), ("False".into(), "QuotaExceeded".into()));
     assert!(outcome.requeue.is_some());
+    assert_eq!(outcome.place, Place::None, "others may go first");
     assert_eq!(world.status().stages[0].state, StageState::Waiting);
+    world.set_job(JobState::Running);
+    assert_eq!(world.pass().place, Place::Running);
 }
 
 #[test]
@@ -751,9 +771,32 @@ fn a_pod_that_never_starts_is_late_by_the_stages_timeout() {
     world.set_job(JobState::Waiting { reason: Reason::Unschedulable, message: "no node".into(), has_pod: true });
     let outcome = world.pass();
     assert_eq!(outcome.requeue, None, "the Pod's changes are heard of");
+    assert_eq!(outcome.place, Place::None, "others may go first");
     world.now += 601;
     world.pass();
     assert_eq!(world.ready().1, "Timeout");
+}
+
+#[test]
+fn an_agent_that_waits_for_a_build_container_that_has_ended_is_not_waited_for() {
+    let mut world = World::new();
+    world.pass();
+    let JobState::Failed(orphaned) = failure(Reason::BuildInterrupted, true, world.now) else { unreachable!() };
+    world.set_job(JobState::Orphaned(orphaned));
+    let outcome = world.pass();
+    assert_eq!(world.ready().1, "Building", "the agent may be about to end");
+    assert_eq!(outcome.requeue, Some(Duration::from_secs(2)));
+    world.now += 6;
+    let outcome = world.pass();
+    assert_eq!((outcome.start.len(), outcome.delete.len()), (1, 1), "another try");
+    for _ in 0..Settings::default().interruptions {
+        let JobState::Failed(orphaned) = failure(Reason::BuildInterrupted, true, world.now) else { unreachable!() };
+        world.set_job(JobState::Orphaned(orphaned));
+        world.now += 600;
+        world.pass();
+    }
+    assert_eq!(world.ready().1, "BuildInterrupted");
+    assert!(world.has(STALLED));
 }
 
 #[test]

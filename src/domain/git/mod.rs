@@ -8,7 +8,7 @@ mod protocol;
 use std::{fmt, str::FromStr};
 
 pub use modules::{Submodule, parse_modules, submodule_url};
-pub use object::{EntryKind, TreeEntry, commit_tree, is_lfs_pointer, tree_entries};
+pub use object::{EntryKind, TreeEntry, commit_time, commit_tree, is_lfs_pointer, tree_entries};
 pub use packet::{Packet, PacketError, PacketReader};
 pub use protocol::{
     Advertisement, Depth, FetchEvent, FetchReader, GitRef, Ref, RemoteRefusal, Version, fetch_request, find_ref,
@@ -48,7 +48,7 @@ impl FromStr for ObjectId {
     type Err = ParseObjectIdError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let refuse = || ParseObjectIdError(super::source::printable(text.as_bytes()));
+        let refuse = || ParseObjectIdError(super::text::printable(text.as_bytes()));
         if text.len() != 40 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(refuse());
         }
@@ -105,7 +105,7 @@ impl FromStr for RefName {
             || text.chars().any(bad_char)
             || text.split('/').any(bad_part);
         if bad {
-            return Err(ParseRefNameError(super::source::printable(text.as_bytes())));
+            return Err(ParseRefNameError(super::text::printable(text.as_bytes())));
         }
         Ok(Self(text.to_owned()))
     }

@@ -35,6 +35,16 @@ pub fn commit_tree(data: &[u8]) -> Option<ObjectId> {
     std::str::from_utf8(line.strip_prefix(b"tree ")?).ok()?.parse().ok()
 }
 
+/// When a commit was made, in seconds since 1970, as its committer's clock had it; none when `data` does not say.
+pub fn commit_time(data: &[u8]) -> Option<i64> {
+    // Headers end at the first empty line; what follows is the message.
+    let mut headers = data.split(|byte| *byte == b'\n').take_while(|line| !line.is_empty());
+    let committer = headers.find_map(|line| line.strip_prefix(b"committer "))?;
+    // `Name <address> seconds zone`, where a name may hold anything.
+    let seconds = committer.rsplit(|byte| *byte == b' ').nth(1)?;
+    std::str::from_utf8(seconds).ok()?.parse().ok()
+}
+
 /// The entries of a tree in its order; none when `data` is not a tree.
 pub fn tree_entries(mut data: &[u8]) -> Option<Vec<TreeEntry<'_>>> {
     let mut entries = Vec::new();
@@ -83,6 +93,21 @@ mod tests {
         );
         assert_eq!(tree_entries(&data[..data.len() - 1]), None);
         assert_eq!(tree_entries(b"10000 p\0aaaaaaaaaaaaaaaaaaaa"), None);
+    }
+
+    #[test]
+    fn a_commit_has_its_committers_time() {
+        let commit =
+            |committer: &str| format!("tree t\nauthor A <a@b> 5 +0000\n{committer}\n\ncommitter m <m@m> 7 +0000");
+        for (committer, expected) in [
+            ("committer C 1 2 <c@d> 1700000000 +0130", Some(1_700_000_000)),
+            ("committer C <c@d> -1 +0000", Some(-1)),
+            ("committer C <c@d> 99999999999999999999 +0000", None),
+            ("committer", None),
+            ("gpgsig x", None),
+        ] {
+            assert_eq!(commit_time(commit(committer).as_bytes()), expected, "{committer}");
+        }
     }
 
     #[test]

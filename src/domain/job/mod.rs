@@ -39,7 +39,7 @@ const LABEL_LENGTH: usize = 63;
 
 /// The MinimalImage that a Job belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Owner {
+pub struct JobOwner {
     /// Its name.
     pub name: String,
     /// Its namespace.
@@ -101,7 +101,7 @@ pub fn task(
 
 /// The Job for `run`.
 #[must_use]
-pub fn render(owner: &Owner, run: &StageRun, refs: &References, settings: &Settings) -> Job {
+pub fn render(owner: &JobOwner, run: &StageRun, refs: &References, settings: &Settings) -> Job {
     let labels = BTreeMap::from([
         (MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned()),
         (OWNER_LABEL.to_owned(), owner.uid.clone()),
@@ -145,7 +145,7 @@ pub fn render(owner: &Owner, run: &StageRun, refs: &References, settings: &Setti
 /// `<resource>-<stage>-<hash>-<attempt>`, the first two shortened if they must be. The hash is over owner and key:
 /// resource `a` with stage `b-c` must not meet `a-b` with stage `c`.
 #[must_use]
-pub fn job_name(owner: &Owner, stage: &str, key: &Key, attempt: u32) -> String {
+pub fn job_name(owner: &JobOwner, stage: &str, key: &Key, attempt: u32) -> String {
     let hash = Digest::of(format!("{} {key}", owner.uid).as_bytes()).short(8);
     let suffix = format!("-{hash}-{attempt}");
     let name = format!("{}-{stage}", owner.name).replace('.', "-");

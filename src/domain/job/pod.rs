@@ -24,14 +24,14 @@ use crate::{
     },
 };
 
-use super::{Owner, References, StageRun};
+use super::{JobOwner, References, StageRun};
 
 /// The group that files of platform-assigned users belong to.
 const ROOT_GROUP: i64 = 0;
 
 /// What a Pod is made from.
 pub(super) struct Context<'a> {
-    pub owner: &'a Owner,
+    pub owner: &'a JobOwner,
     pub stage: &'a StagePlan,
     pub run: &'a StageRun,
     pub refs: &'a References,

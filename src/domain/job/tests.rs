@@ -36,7 +36,7 @@ fn rendered(change: impl FnOnce(&mut Value), settings: &Settings) -> Value {
         pull_secrets: vec!["pull".into()],
         ..References::default()
     };
-    let owner = Owner { name: "app".into(), namespace: "ns".into(), uid: "uid".into() };
+    let owner = JobOwner { name: "app".into(), namespace: "ns".into(), uid: "uid".into() };
     serde_json::to_value(render(&owner, &run, &refs, settings)).unwrap()
 }
 
@@ -152,7 +152,7 @@ fn every_volume_that_is_mounted_exists_and_is_bounded() {
 #[test]
 fn names_stay_within_63_characters_and_apart() {
     let key = serde_json::from_value::<Key>(json!(Digest::of(b"k"))).unwrap();
-    let owner = |name: &str, uid: &str| Owner { name: name.into(), namespace: "ns".into(), uid: uid.into() };
+    let owner = |name: &str, uid: &str| JobOwner { name: name.into(), namespace: "ns".into(), uid: uid.into() };
     let long = owner(&"a".repeat(250), "1");
     let names = [
         job_name(&owner("app", "1"), "build", &key, 0),

@@ -86,6 +86,19 @@ fn a_dead_agent_is_not_waited_for() {
 }
 
 #[test]
+fn an_agent_whose_build_container_has_ended_is_told_from_one_that_waits_for_it() {
+    let both = |build: Value| {
+        state(json!({"phase": "Running", "containerStatuses": [
+            container("agent", json!({"running": {}})), container("build", build)]}))
+    };
+    let JobState::Orphaned(failure) = both(terminated(1, "Error", "unable to reach the agent")) else { panic!() };
+    assert_eq!((failure.reason, failure.transient), (Reason::BuildInterrupted, true));
+    assert_eq!(failure.at, Some("2026-01-01T00:00:00Z".parse().unwrap()));
+    assert_eq!(failure.log_tail.as_deref(), Some("unable to reach the agent"));
+    assert_eq!(both(json!({"running": {}})), JobState::Running);
+}
+
+#[test]
 fn endings_and_waits_have_stable_reasons() {
     let waiting = |reason: &str| json!({"waiting": {"reason": reason, "message": "words"}});
     let running = || container("agent", json!({"running": {}}));
@@ -125,7 +138,7 @@ fn endings_and_waits_have_stable_reasons() {
             json!({"phase": "Failed", "containerStatuses": [
                 container("agent", terminated(1, "Error", r#"{"failure": {"reason": "BuildInterrupted", "message": "m"}}"#)),
                 container("build", terminated(128, "StartError", "exec"))]}),
-            (Reason::PodRejected, false),
+            (Reason::BuildInterrupted, true),
         ),
         (
             json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1"}]}),

@@ -4,7 +4,7 @@ use std::fmt;
 
 use url::Url;
 
-use super::printable;
+use crate::domain::text::printable;
 
 /// An http(s) address without user name, password or fragment. Its text leaves out the query, which may be a signature.
 // Boxed because every error carries one.

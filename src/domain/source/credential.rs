@@ -4,19 +4,19 @@ use std::collections::BTreeMap;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use super::{Server, SourceUrl, printable};
-use crate::domain::value::Secret;
+use super::{Server, SourceUrl};
+use crate::domain::{text::printable, value::Secret};
 
 /// A credential together with the only server that it may be sent to, so that neither travels alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerCredential {
     server: Server,
-    credential: Credential,
+    credential: SourceCredential,
 }
 
 /// What a source Secret holds. Its text never shows the secret part.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Credential {
+pub enum SourceCredential {
     /// `username` and `password`, as in `kubernetes.io/basic-auth`.
     Basic {
         /// Sent in the clear by HTTP basic authentication, as is the password.
@@ -60,7 +60,7 @@ pub enum CredentialError {
     Server(String),
 }
 
-impl Credential {
+impl SourceCredential {
     /// Reads a Secret's keys.
     pub fn from_secret(data: &BTreeMap<String, Vec<u8>>) -> Result<Self, CredentialError> {
         let value = |key: &'static str| -> Result<Option<String>, CredentialError> {
@@ -113,7 +113,7 @@ impl Credential {
 
 impl ServerCredential {
     /// Binds a credential to `server`, written `https://host[:port]`.
-    pub fn new(server: &str, credential: Credential) -> Result<Self, CredentialError> {
+    pub fn new(server: &str, credential: SourceCredential) -> Result<Self, CredentialError> {
         let refuse = |_| CredentialError::Server(printable(server.rsplit('@').next().unwrap_or_default().as_bytes()));
         Ok(Self { server: SourceUrl::parse(server).map_err(refuse)?.server(), credential })
     }

@@ -7,24 +7,10 @@ mod path;
 use std::collections::BTreeMap;
 
 pub use address::{Server, SourceUrl, UrlError};
-pub use credential::{Credential, CredentialError, Purpose, ServerCredential};
+pub use credential::{CredentialError, Purpose, ServerCredential, SourceCredential};
 pub use path::{MAX_PATH, RelativePath, UnsafePath};
 
 use super::value::{Digest, DigestHasher};
-
-/// Bytes from outside as one short line of text: control characters escaped, at most 200 characters.
-pub fn printable(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    let mut line: String = text
-        .chars()
-        .take(200)
-        .flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] })
-        .collect();
-    if text.chars().nth(200).is_some() {
-        line.push('…');
-    }
-    line
-}
 
 /// The up to three names nearest to `wanted`, or the first five of all when none is near: for "did you mean".
 pub fn close_names<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::printable;
+use crate::domain::text::printable;
 
 /// The longest path that a source may hold: Linux' PATH_MAX without the NUL.
 pub const MAX_PATH: usize = 4095;

@@ -50,7 +50,7 @@ fn urls_with_credentials_or_other_schemes_are_refused_without_showing_them() {
 
 #[test]
 fn credentials_go_only_to_their_server() {
-    let basic = Credential::from_secret(&secret(&[("username", "u"), ("password", "p\n")])).unwrap();
+    let basic = SourceCredential::from_secret(&secret(&[("username", "u"), ("password", "p\n")])).unwrap();
     let bound = ServerCredential::new("https://git.example.com", basic).unwrap();
     let header = |url: &str| bound.authorization_for(&SourceUrl::parse(url).unwrap(), Purpose::Git);
     assert_eq!(header("https://git.example.com:443/a").unwrap().expose(), "Basic dTpw");
@@ -63,7 +63,7 @@ fn credentials_go_only_to_their_server() {
 #[test]
 fn tokens_take_the_form_that_the_server_wants() {
     let header = |keys: &[(&str, &str)], purpose| {
-        Credential::from_secret(&secret(keys)).unwrap().authorization(purpose).expose().to_owned()
+        SourceCredential::from_secret(&secret(keys)).unwrap().authorization(purpose).expose().to_owned()
     };
     assert_eq!(header(&[("token", "t")], Purpose::Git), "Basic Z2l0OnQ=");
     assert_eq!(header(&[("token", "t")], Purpose::Download), "Bearer t");
@@ -81,7 +81,7 @@ fn useless_secrets_are_refused_by_key() {
         (&[("username", "a:b"), ("password", "p")], CredentialError::Value("username")),
         (&[("password", "a\nb")], CredentialError::Value("password")),
     ] {
-        assert_eq!(Credential::from_secret(&secret(keys)), Err(error));
+        assert_eq!(SourceCredential::from_secret(&secret(keys)), Err(error));
     }
 }
 

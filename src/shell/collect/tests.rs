@@ -117,6 +117,11 @@ fn modes_are_the_files_own_but_never_privileged() {
     // A copy that keeps owners takes files as they are.
     let kept = CopyItem { owner: None, ..item("d/su", "/su") };
     assert_eq!(modes(&[kept], Scope::Container), [0o4755]);
+    let error = root.collect(&[item("d/su", "/su")]).unwrap_err().to_string();
+    assert!(
+        error.contains("d/su") && error.contains(r#""4755" to keep"#) && error.contains(r#""0755" to drop"#),
+        "{error}"
+    );
 }
 
 #[test]

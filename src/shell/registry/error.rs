@@ -6,7 +6,11 @@ use std::time::Duration;
 use reqwest::{Response, StatusCode, header};
 use serde::Deserialize;
 
-use crate::shell::net::{self, AddressRefused, NetError};
+use crate::{
+    api::conditions::Reason,
+    domain::text::printable,
+    shell::net::{self, AddressRefused, NetError},
+};
 
 /// A failure; the message names the reference.
 #[derive(Debug, thiserror::Error)]
@@ -68,15 +72,14 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
-    /// The kind of failure, for conditions and metrics.
+    /// The kind of failure as conditions say it.
     #[must_use]
-    pub fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> Reason {
         match self {
-            Self::NotFound { .. } => "NotFound",
-            Self::AccessDenied { .. } => "AccessDenied",
-            Self::Unavailable { .. } | Self::UploadLost { .. } => "Unavailable",
-            Self::Invalid { .. } => "Invalid",
-            Self::AddressRefused { .. } => "AddressRefused",
+            Self::NotFound { .. } => Reason::ImageNotFound,
+            Self::AccessDenied { .. } => Reason::RegistryAccessDenied,
+            Self::Unavailable { .. } | Self::UploadLost { .. } => Reason::RegistryUnavailable,
+            Self::Invalid { .. } | Self::AddressRefused { .. } => Reason::RegistryInvalid,
         }
     }
 
@@ -184,7 +187,7 @@ impl ErrorList {
     fn said(&self) -> String {
         let Some(first) = self.errors.first() else { return String::new() };
         let text = format!("{} {}", first.code, first.message);
-        let clean: String = text.trim().chars().filter(|character| !character.is_control()).take(200).collect();
+        let clean = printable(text.trim().as_bytes());
         if clean.is_empty() { clean } else { format!(" (the registry says: {clean})") }
     }
 }
@@ -198,7 +201,7 @@ mod tests {
         let list = |json: &str| serde_json::from_str::<ErrorList>(json).unwrap_or_default().said();
         assert_eq!(
             list(r#"{"errors":[{"code":"DENIED","message":"no\u0007 access","detail":"secret"}]}"#),
-            " (the registry says: DENIED no access)"
+            " (the registry says: DENIED no\\u{7} access)"
         );
         assert_eq!(list("<html>secret</html>"), "");
         assert_eq!(list(r#"{"errors":[{"code":"","message":""}]}"#), "");

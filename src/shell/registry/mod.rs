@@ -25,7 +25,7 @@ use bytes::Bytes;
 pub use blob::Blob;
 pub use error::RegistryError;
 pub use push::{Pushed, Transfer};
-pub use resolve::ResolvedImage;
+pub use resolve::FoundImage;
 pub use retry::RetryPolicy;
 pub use upload::Upload;
 
@@ -114,12 +114,6 @@ impl Registry {
     #[must_use]
     pub fn with(&self, keychain: impl Into<Arc<Keychain>>) -> Client {
         Client { shared: Arc::clone(&self.shared), keychain: keychain.into() }
-    }
-
-    /// The registries as anybody sees them.
-    #[must_use]
-    pub fn anonymous(&self) -> Client {
-        self.with(Keychain::default())
     }
 }
 

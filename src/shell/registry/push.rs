@@ -142,25 +142,6 @@ impl Client {
         }
         Ok(Pushed { digest, size, written: true })
     }
-
-    /// Removes the manifest `digest` and all its tags from `repository`; `false` when it was not there.
-    ///
-    /// # Errors
-    /// When it is not accessible, or the registry does not delete.
-    pub async fn delete_manifest(&self, repository: &Repository, digest: Digest) -> Result<bool, RegistryError> {
-        let endpoint = self.endpoint(repository)?;
-        let access = self.access(&endpoint, Scope::delete(repository), &repository.pinned(digest));
-        let call = Call::new(Method::DELETE, endpoint.url(&format!("manifests/{digest}"), &access.what)?);
-        let response = self.send(&endpoint, &access, &call).await?;
-        match response.status() {
-            StatusCode::NOT_FOUND => Ok(false),
-            StatusCode::METHOD_NOT_ALLOWED => {
-                Err(RegistryError::invalid(&access.what, "the registry is set up not to delete manifests"))
-            }
-            status if status.is_success() => Ok(true),
-            _ => Err(RegistryError::response(&access.what, response).await),
-        }
-    }
 }
 
 enum Mount {

@@ -17,7 +17,7 @@ const MOST_INDEXES: usize = 16;
 
 /// An image for one platform, with nothing of its layers fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ResolvedImage {
+pub struct FoundImage {
     /// The digest of what the reference itself points to, an index or a manifest; what a tag is pinned to.
     pub reference_digest: Digest,
     /// The platform's own manifest.
@@ -84,7 +84,7 @@ impl Client {
         &self,
         reference: &Reference,
         platform: &Platform,
-    ) -> Result<Option<ResolvedImage>, RegistryError> {
+    ) -> Result<Option<FoundImage>, RegistryError> {
         let Some(top) = self.manifest(reference).await? else { return Ok(None) };
         let reference_digest = top.digest;
         let mut search = Search::default();
@@ -143,7 +143,7 @@ impl Client {
         platform: &Platform,
         reference_digest: Digest,
         manifest: Manifest,
-    ) -> Result<ResolvedImage, RegistryError> {
+    ) -> Result<FoundImage, RegistryError> {
         let invalid = |problem: &str| RegistryError::invalid(&reference.to_string(), problem);
         let image: ImageManifest =
             serde_json::from_slice(&manifest.bytes).map_err(|_| invalid("its manifest is not that of an image"))?;
@@ -161,7 +161,7 @@ impl Client {
         }
         let compressed_size = image.layers.iter().fold(0, |sum: u64, layer| sum.saturating_add(layer.size));
         let ImageManifest { config: config_descriptor, layers } = image;
-        Ok(ResolvedImage { reference_digest, manifest, config_descriptor, config, layers, compressed_size })
+        Ok(FoundImage { reference_digest, manifest, config_descriptor, config, layers, compressed_size })
     }
 }
 

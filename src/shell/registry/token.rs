@@ -37,10 +37,6 @@ impl Scope {
         Self::with(repository, "pull,push")
     }
 
-    pub fn delete(repository: &Repository) -> Self {
-        Self::with(repository, "delete,pull,push")
-    }
-
     /// Both scopes in one token.
     pub fn and(mut self, other: Self) -> Self {
         self.0.extend(other.0);

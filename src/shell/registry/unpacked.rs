@@ -2,7 +2,7 @@
 
 use reqwest::{Method, StatusCode, header};
 
-use super::{Client, RegistryError, ResolvedImage, token::Scope, transport::Call};
+use super::{Client, FoundImage, RegistryError, token::Scope, transport::Call};
 use crate::{
     domain::value::{Descriptor, Repository},
     shell::net,
@@ -17,7 +17,7 @@ impl Client {
     ///
     /// # Errors
     /// When the registry is not accessible.
-    pub async fn unpacked_size(&self, repository: &Repository, image: &ResolvedImage) -> Result<u64, RegistryError> {
+    pub async fn unpacked_size(&self, repository: &Repository, image: &FoundImage) -> Result<u64, RegistryError> {
         let sizes = image.layers.iter().map(|layer| self.layer_size(repository, layer));
         Ok(futures::future::try_join_all(sizes).await?.into_iter().sum())
     }

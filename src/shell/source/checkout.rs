@@ -8,8 +8,8 @@ use tempfile::TempDir;
 use super::{SourceError, git::MAX_OBJECT_BYTES, read::bounded, writer::TreeWriter};
 use crate::domain::{
     git::{
-        Commit, EntryKind, ObjectId, Submodule, TreeEntry, commit_tree, is_lfs_pointer, parse_modules, submodule_url,
-        tree_entries,
+        Commit, EntryKind, ObjectId, Submodule, TreeEntry, commit_time, commit_tree, is_lfs_pointer, parse_modules,
+        submodule_url, tree_entries,
     },
     source::{RelativePath, SourceUrl, close_names},
 };
@@ -40,6 +40,8 @@ pub(super) struct Outcome {
     pub(super) writer: TreeWriter,
     pub(super) submodules: Vec<Repository>,
     pub(super) warning: Option<String>,
+    /// The commit's, in seconds since 1970.
+    pub(super) time: Option<i64>,
 }
 
 impl Checkout {
@@ -47,7 +49,7 @@ impl Checkout {
     pub(super) fn run(self) -> Result<Outcome, SourceError> {
         let objects = Objects::at(self.objects.path(), &self.repository.url)?;
         let mut buffer = Vec::new();
-        let root = objects.root(self.repository.commit, &mut buffer)?;
+        let (root, time) = objects.root(self.repository.commit, &mut buffer)?;
         let mut walk = Walk {
             repository: &self.repository,
             objects,
@@ -65,7 +67,7 @@ impl Checkout {
         let warning = walk.pointer.map(|path| {
             format!("{} files are Git LFS pointers, for example `{path}`: LFS content is not fetched", walk.pointers)
         });
-        Ok(Outcome { writer: walk.writer, submodules: walk.submodules, warning })
+        Ok(Outcome { writer: walk.writer, submodules: walk.submodules, warning, time })
     }
 }
 
@@ -107,14 +109,15 @@ impl<'a> Objects<'a> {
         self.find(id, kind, buffer)?.ok_or_else(missing)
     }
 
-    fn root(&self, commit: Commit, buffer: &mut Vec<u8>) -> Result<ObjectId, SourceError> {
+    fn root(&self, commit: Commit, buffer: &mut Vec<u8>) -> Result<(ObjectId, Option<i64>), SourceError> {
         let missing = || SourceError::NoSuchCommit {
             url: self.url.clone(),
             commit,
             why: "it is in the history of no branch or tag; was it force-pushed away?",
         };
         let data = self.find(commit, gix_object::Kind::Commit, buffer)?.ok_or_else(missing)?;
-        commit_tree(data).ok_or_else(|| SourceError::Object { url: self.url.clone(), id: commit, what: "it is broken" })
+        let broken = || SourceError::Object { url: self.url.clone(), id: commit, what: "it is broken" };
+        Ok((commit_tree(data).ok_or_else(broken)?, commit_time(data)))
     }
 }
 
@@ -135,7 +138,7 @@ impl<'a> Lookup<'a> {
     ) -> Result<Option<ObjectId>, SourceError> {
         let path = directory.append(&RelativePath::parse(path.as_bytes())?)?;
         let mut buffer = Vec::new();
-        let mut tree = self.0.root(commit, &mut buffer)?;
+        let (mut tree, _) = self.0.root(commit, &mut buffer)?;
         let mut names = path.components().peekable();
         while let Some(name) = names.next() {
             let entries = self.0.entries(tree, &mut buffer)?;

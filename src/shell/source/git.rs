@@ -85,10 +85,12 @@ pub(super) async fn fetch(
         let remote = Remote::open(session, &repository.url).await?;
         let depth = remote.heard.least();
         pack_bytes -= remote.fetch_commit(repository.commit, depth, objects.path(), &limits).await?;
+        let is_root = repository.depth == 0;
         let checkout = Checkout { repository, objects, writer, follow };
         let outcome = super::blocking(move || checkout.run()).await?;
         writer = outcome.writer;
         fetched.warnings.extend(outcome.warning);
+        fetched.time = fetched.time.or(outcome.time.filter(|_| is_root));
         for next in outcome.submodules {
             submodules += 1;
             if submodules > MAX_SUBMODULES || next.depth > MAX_DEPTH {

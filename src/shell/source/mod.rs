@@ -19,7 +19,7 @@ use self::http::Session;
 use crate::domain::{
     archive::Selection,
     git::{Commit, GitRef},
-    source::{Credential, Purpose, RelativePath, ServerCredential, SourceUrl},
+    source::{Purpose, RelativePath, ServerCredential, SourceCredential, SourceUrl},
     task::{Limits, Origin, SourceTask},
 };
 use crate::shell::net::Http;
@@ -44,11 +44,13 @@ pub struct FetchEnvironment<'a> {
     pub time: Duration,
 }
 
-/// What is to be said about a source that was fetched.
+/// What is known of a source once it was fetched.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Fetched {
     /// For people: the build goes on, but perhaps not as they think.
     pub warnings: Vec<String>,
+    /// When its revision was made, in seconds since 1970; commits alone say that.
+    pub time: Option<i64>,
 }
 
 /// The commit that `reference` stands for now in the repository at `url`.
@@ -102,7 +104,7 @@ fn mounted_credential(
     host: Option<&str>,
 ) -> Result<Option<ServerCredential>, SourceError> {
     let Some(host) = host else { return Ok(None) };
-    let credential = Credential::from_secret(&config_map::read_mounted(environment.secret_dir)?)?;
+    let credential = SourceCredential::from_secret(&config_map::read_mounted(environment.secret_dir)?)?;
     Ok(Some(ServerCredential::new(host, credential)?))
 }
 

@@ -13,8 +13,9 @@ use zip::ZipArchive;
 use super::{SourceError, writer::TreeWriter};
 use crate::domain::{
     archive::{ArchiveKind, Extension, MAGIC_LENGTH, MAX_EXTENSION, Selection, archive_kind},
-    source::{MAX_PATH, RelativePath, SourceUrl, printable},
+    source::{MAX_PATH, RelativePath, SourceUrl},
     task::Limits,
+    text::printable,
 };
 
 /// The largest window that a zstd frame may ask for (2^27 bytes), which is what the zstd tool accepts by default.
