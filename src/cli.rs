@@ -1,6 +1,6 @@
 //! The command line: types only.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -24,6 +24,13 @@ pub enum Command {
     /// Inside a build container: run the steps (used by the operator).
     #[command(hide = true)]
     Wrapper,
+    /// Inside a build container: run one command without a network (used by the wrapper).
+    #[command(hide = true)]
+    Offline {
+        /// Program and arguments.
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
     /// Print the CustomResourceDefinition as YAML.
     Crd,
     /// Put this binary into an image from scratch and push it: the operator's own image.

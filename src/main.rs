@@ -13,7 +13,7 @@ use minimalimage::{
         wrapper::{self, WrapperSettings},
     },
     domain::task::{AGENT_WORK_DIR, AgentMessage, SHARED_DIR, StageTask, TASK_VARIABLE},
-    shell::{chain, telemetry},
+    shell::{chain, offline, telemetry},
 };
 use tokio::runtime::{Builder, Runtime};
 
@@ -50,6 +50,11 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
                 termination_log: TERMINATION_LOG.into(),
             };
             Ok(finish(single_threaded()?, wrapper::run(settings)))
+        }
+        Command::Offline { command } => {
+            let error = offline::exec(&command);
+            eprintln!("minimalimage: failed to run without a network: {error}");
+            Ok(if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 })
         }
         Command::Crd => {
             print!("{}", crd::yaml()?);

@@ -27,7 +27,8 @@ use crate::{
         signals::Termination,
         socket::{Channel, SocketError},
         steps::{Interrupt, Process, Steps, TERMINATED},
-        unpack::unpack,
+        transient::{ASIDE, Transient},
+        unpack::{unpack, unpack_for_a_while},
     },
 };
 
@@ -113,25 +114,19 @@ fn steps(
     let ca_file = ca_file.as_ref().map(|path| path.as_os_str());
     let mut runner = Steps::start(environment(std::env::vars_os(), home.as_os_str(), ca_file), Arc::clone(interrupt))?;
     let mut failure = None;
+    let mut transient = Transient::default();
     for (index, step) in setup.steps.iter().enumerate() {
         failure = match step {
-            Step::CopySource { owner, .. } | Step::CopyArtifact { owner, .. } => {
+            Step::CopySource { owner, transient: brief, .. } | Step::CopyArtifact { owner, transient: brief, .. } => {
                 match container_user(&settings.root, owner.as_deref()) {
                     Err(message) => Some(WrapperFailure::Files { message }),
-                    Ok(user) => copy(channel, index, &settings.root, user.map(|user| user.owner()))?,
-                }
-            }
-            Step::Run { command, env, working_dir, user } => {
-                let directory = settings.root.join(working_dir.relative());
-                match container_user(&settings.root, user.as_deref()) {
-                    Err(message) => Some(WrapperFailure::Files { message }),
                     Ok(user) => {
-                        let process = Process { command, env, directory: &directory, user: user.as_ref() };
-                        let exit_code = runner.run(process).context("failed to run a step")?;
-                        (exit_code != 0).then_some(WrapperFailure::Step { step: index, exit_code })
+                        let into = Place { root: &settings.root, owner: user.map(|user| user.owner()) };
+                        copy(channel, index, &into, brief.then_some(&mut transient))?
                     }
                 }
             }
+            Step::Run { .. } => run_step(settings, (index, step), &mut runner, &mut transient)?,
             Step::MakeDirectory { path, user } => make_directory(&settings.root, path, user.as_deref()),
             Step::WriteFiles { files } => write_files(&settings.root, files),
         };
@@ -154,6 +149,40 @@ fn steps(
     // The code counts even when the agent is gone.
     let _ = channel.send(&Frame::Failed(failure));
     Ok(Some(code))
+}
+
+/// Runs one process with what it has for itself alone.
+fn run_step(
+    settings: &WrapperSettings,
+    (index, step): (usize, &Step),
+    runner: &mut Steps,
+    transient: &mut Transient,
+) -> anyhow::Result<Option<WrapperFailure>> {
+    let Step::Run { command, env, working_dir, user, mounts, offline } = step else { return Ok(None) };
+    let directory = settings.root.join(working_dir.relative());
+    let prepared = container_user(&settings.root, user.as_deref()).and_then(|user| {
+        let variables = transient.enter(&settings.root, mounts, |name| std::env::var(name).ok())?;
+        Ok((user, variables))
+    });
+    let (user, variables) = match prepared {
+        Ok(prepared) => prepared,
+        Err(message) => return Ok(Some(WrapperFailure::Files { message })),
+    };
+    let env = env.clone().into_iter().chain(variables).collect();
+    let process = Process { command, env: &env, directory: &directory, user: user.as_ref(), offline: *offline };
+    let exit_code = runner.run(process).context("failed to run a step")?;
+    if exit_code != 0 {
+        return Ok(Some(WrapperFailure::Step { step: index, exit_code }));
+    }
+    let left = transient.leave().err();
+    Ok(left.map(|error| WrapperFailure::Files { message: format!("failed to take a step's mounts away: {error}") }))
+}
+
+/// Where a copy goes.
+struct Place<'a> {
+    root: &'a Path,
+    /// Whom all of it belongs to, if not as it comes.
+    owner: Option<Owner>,
 }
 
 /// The user of the container that a step names.
@@ -181,12 +210,18 @@ fn write_files(root: &Path, files: &[TextFile]) -> Option<WrapperFailure> {
 fn copy(
     channel: &mut Channel,
     step: usize,
-    root: &Path,
-    owner: Option<Owner>,
+    into: &Place<'_>,
+    transient: Option<&mut Transient>,
 ) -> anyhow::Result<Option<WrapperFailure>> {
     channel.send(&Frame::Want(u32::try_from(step)?))?;
     let mut reader = channel.data_reader();
-    let result = unpack(root, &mut reader, owner);
+    let result = match transient {
+        None => unpack(into.root, &mut reader, into.owner),
+        Some(transient) => {
+            let written = unpack_for_a_while(into.root, &mut reader, &into.root.join(ASIDE));
+            written.map(|written| transient.brought(written))
+        }
+    };
     // What is left is read, or the agent would wait for us to take it; nothing is left of a stream that broke.
     let _ = io::copy(&mut reader, &mut io::sink());
     match reader.stop() {

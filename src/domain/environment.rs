@@ -7,6 +7,8 @@ use std::{
 
 /// The host name that every step sees in its environment; the real one is the Pod's and differs in each run.
 pub const HOST_NAME: &str = "build";
+/// How variables of a build container begin that hold the secrets of single steps: no step sees them.
+pub const SECRET_VARIABLE: &str = "MINIMALIMAGE_SECRET_";
 /// Variables by which common tools find CA certificates; all of them replace the tool's own, except Node's, which adds.
 pub const CA_VARIABLES: [&str; 7] = [
     "SSL_CERT_FILE",
@@ -34,7 +36,11 @@ pub fn environment(
 ) -> BTreeMap<OsString, OsString> {
     let mut variables: BTreeMap<OsString, OsString> =
         ca_file.into_iter().flat_map(|file| CA_VARIABLES.map(|name| (OsString::from(name), file.to_owned()))).collect();
-    let kept = container.into_iter().filter(|(name, _)| !name.as_encoded_bytes().starts_with(b"KUBERNETES_"));
+    let hidden = |name: &OsStr| {
+        let name = name.as_encoded_bytes();
+        name.starts_with(b"KUBERNETES_") || name.starts_with(SECRET_VARIABLE.as_bytes())
+    };
+    let kept = container.into_iter().filter(|(name, _)| !hidden(name));
     variables.extend(kept);
     variables.insert("HOSTNAME".into(), HOST_NAME.into());
     variables.insert("HOME".into(), home.into());
@@ -54,6 +60,7 @@ mod tests {
                 ("PATH", "/bin"),
                 ("HOME", "/"),
                 ("PIP_CERT", "/own"),
+                ("MINIMALIMAGE_SECRET_0", "secret"),
             ]
             .map(|(name, value)| (name.into(), value.into()))
         };
@@ -62,6 +69,6 @@ mod tests {
         let get = |name: &str| first.get(OsStr::new(name)).and_then(|value| value.to_str());
         assert_eq!((get("PATH"), get("HOME"), get("HOSTNAME")), (Some("/bin"), Some("/tmp/home"), Some("build")));
         assert_eq!((get("SSL_CERT_FILE"), get("PIP_CERT")), (Some("/ca.pem"), Some("/own")));
-        assert_eq!(get("KUBERNETES_SERVICE_HOST"), None);
+        assert_eq!((get("KUBERNETES_SERVICE_HOST"), get("MINIMALIMAGE_SECRET_0")), (None, None));
     }
 }

@@ -47,6 +47,9 @@ pub enum Step {
         /// Whom all of it belongs to, by names of the container, as for `Run`; none leaves it to the items.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         owner: Option<String>,
+        /// Whether it is there for the next `Run` alone: RUN --mount=type=bind.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        transient: bool,
     },
     /// An artifact layer of another stage is unpacked at `/` of the build container.
     CopyArtifact {
@@ -55,6 +58,9 @@ pub enum Step {
         /// As for `CopySource`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         owner: Option<String>,
+        /// As for `CopySource`.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        transient: bool,
     },
     /// A process runs to its end; any exit code but 0 fails the stage.
     Run {
@@ -67,6 +73,12 @@ pub enum Step {
         /// A user of the container other than its own, as USER in a Dockerfile writes it: `name[:group]`, either as a number too.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         user: Option<String>,
+        /// What it has beside the container's files, for as long as it runs.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        mounts: Vec<RunMount>,
+        /// Whether it can open no connection.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        offline: bool,
     },
     /// A directory is made with mode 0755, and those above it; one that exists stays as it is.
     MakeDirectory {
@@ -81,6 +93,44 @@ pub enum Step {
         /// The files.
         files: Vec<TextFile>,
     },
+}
+
+/// Something that a process has only while it runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "type")]
+pub enum RunMount {
+    /// A directory, empty unless the container has one with something in it. What the process leaves there is gone.
+    Directory {
+        /// Where.
+        path: ImagePath,
+        /// Permission bits, if it is made.
+        mode: u32,
+        /// Whom it belongs to, if it is made.
+        owner: Owner,
+    },
+    /// A secret, as a file, a variable or both.
+    Secret {
+        /// The container's variable that has it; no process sees that one.
+        variable: String,
+        /// The file.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        file: Option<SecretFile>,
+        /// The process' variable.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        env: Option<String>,
+    },
+}
+
+/// The file of a secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretFile {
+    /// Where.
+    pub path: ImagePath,
+    /// Permission bits.
+    pub mode: u32,
+    /// Whom it belongs to.
+    pub owner: Owner,
 }
 
 /// The files of one layer: what is copied and who made the directories above it.
@@ -236,13 +286,15 @@ mod tests {
             ignore: vec!["*.md".into()],
             inputs: vec![Digest::of(b"input")],
             steps: vec![
-                Step::CopySource { items: vec![item(".", "/workspace/")], owner: None },
-                Step::CopyArtifact { input: 0, owner: None },
+                Step::CopySource { items: vec![item(".", "/workspace/")], owner: None, transient: false },
+                Step::CopyArtifact { input: 0, owner: None, transient: false },
                 Step::Run {
                     command: vec!["make".into()],
                     env: BTreeMap::from([("A".into(), "1".into())]),
                     working_dir: "/workspace".parse().unwrap(),
                     user: None,
+                    mounts: Vec::new(),
+                    offline: false,
                 },
             ],
             outputs: vec![Output { items: vec![item("/workspace/app", "/app")], parents: Parents::All }],

@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn frames_survive_a_round_trip() {
         let setup = Setup {
-            steps: vec![Step::CopyArtifact { input: 3, owner: None }],
+            steps: vec![Step::CopyArtifact { input: 3, owner: None, transient: false }],
             outputs: vec![],
             secret_variables: vec![],
             ca_certificates: None,

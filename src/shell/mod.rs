@@ -7,6 +7,7 @@ pub mod health;
 pub mod lease;
 pub mod metrics;
 pub mod net;
+pub mod offline;
 pub mod pack;
 pub mod queue;
 pub mod registry;
@@ -16,6 +17,7 @@ pub mod socket;
 pub mod source;
 pub mod steps;
 pub mod telemetry;
+pub mod transient;
 pub mod unpack;
 
 /// An error with its causes in one line: `failed to reach host: connection refused`.

@@ -57,7 +57,12 @@ pub fn resolve(root: &Path, path: &Path, last: Last) -> io::Result<PathBuf> {
 
 /// Makes the directory `path` and those above it with mode 0755 for `owner`; what exists stays as it is.
 pub fn make_directory(root: &Path, path: &Path, owner: Option<Owner>) -> io::Result<()> {
-    let full = resolve(root, path, Last::Follow)?;
+    make_missing(root, &resolve(root, path, Last::Follow)?, owner).map(drop)
+}
+
+/// The same for a path that is resolved already; gives the directories that it made, the outermost first.
+pub fn make_missing(root: &Path, full: &Path, owner: Option<Owner>) -> io::Result<Vec<PathBuf>> {
+    let mut made = Vec::new();
     let below = full.strip_prefix(root).map_err(io::Error::other)?;
     let above: Vec<&Path> = below.ancestors().filter(|path| !path.as_os_str().is_empty()).collect();
     for directory in above.into_iter().rev().map(|path| root.join(path)) {
@@ -68,12 +73,13 @@ pub fn make_directory(root: &Path, path: &Path, owner: Option<Owner>) -> io::Res
                 if let Some(Owner { uid, gid }) = owner {
                     std::os::unix::fs::lchown(&directory, Some(uid), Some(gid))?;
                 }
+                made.push(directory);
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(())
+    Ok(made)
 }
 
 fn parts(path: &Path) -> Vec<OsString> {

@@ -39,6 +39,8 @@ pub struct Process<'a> {
     pub directory: &'a Path,
     /// Whom it runs as; none is who we are.
     pub user: Option<&'a User>,
+    /// Whether it can open no connection.
+    pub offline: bool,
 }
 
 /// Stops the steps from another thread.
@@ -104,12 +106,19 @@ impl Steps {
     }
 
     fn run_active(&mut self, process: Process<'_>) -> io::Result<i32> {
-        let Process { command, env, directory, user } = process;
+        let Process { command, env, directory, user, offline } = process;
         let Some((program, arguments)) = command.split_first() else { return Ok(0) };
         if let Err(error) = fs::create_dir_all(directory) {
             return self.refuse(CANNOT_RUN, &format!("failed to create {}: {error}", directory.display()));
         }
-        let mut builder = Command::new(program);
+        let mut builder = if offline {
+            // We must not lose the network ourselves: a process between us and the command forbids it to itself.
+            let mut builder = Command::new(std::env::current_exe()?);
+            builder.args(["offline", "--", program]);
+            builder
+        } else {
+            Command::new(program)
+        };
         builder.args(arguments).env_clear().envs(&self.environment);
         if let Some(user) = user {
             builder.env("HOME", &user.home).uid(user.uid).gid(user.gid);

@@ -12,11 +12,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::rooted::{Last, resolve};
+use super::rooted::{Last, make_missing, resolve};
 use crate::domain::{
     layer_reader::{LayerError, LayerReader},
     recipe::Owner,
     tree::{Entry, Kind, TreePath},
+    value::Digest,
 };
 
 /// Why a layer cannot be unpacked.
@@ -41,19 +42,34 @@ pub enum UnpackError {
 /// Unpacks `archive` below `root` as the user that we are; owners are set only by root, all of them `owner` if given. Existing directories are left as they
 /// are, existing files and links are replaced.
 pub fn unpack(root: &Path, archive: impl Read, owner: Option<Owner>) -> Result<(), UnpackError> {
-    let chown = rustix::process::geteuid().is_root();
-    let mut unpacker = Unpacker { root, chown, parent: None, files: HashSet::new(), directories: Vec::new() };
-    let mut archive = LayerReader::new(archive);
-    let mut buffer = vec![0; 64 * 1024];
-    while let Some(mut entry) = archive.next_entry()? {
-        entry.owner = owner.unwrap_or(entry.owner);
-        unpacker.entry(&entry, &mut archive, &mut buffer)?;
-    }
+    let mut unpacker = Unpacker::new(root);
+    unpacker.all(archive, owner)?;
     unpacker.finish()
+}
+
+/// What unpacking has made, so that it can be taken away again.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// Everything that was not there before, the outermost first.
+    pub made: Vec<PathBuf>,
+    /// What had to make room: where it belongs and where it is now.
+    pub aside: Vec<(PathBuf, PathBuf)>,
+}
+
+/// As [`unpack`], but what is in the way is moved to the directory `aside` and everything is noted.
+pub fn unpack_for_a_while(root: &Path, archive: impl Read, aside: &Path) -> Result<Written, UnpackError> {
+    let mut unpacker = Unpacker::new(root);
+    unpacker.notes = Some((aside, Written::default()));
+    unpacker.all(archive, None)?;
+    let written = unpacker.notes.take().map(|(_, written)| written);
+    unpacker.finish()?;
+    Ok(written.unwrap_or_default())
 }
 
 struct Unpacker<'a> {
     root: &'a Path,
+    /// Where what is in the way goes, and what was made; none when it is there to stay.
+    notes: Option<(&'a Path, Written)>,
     chown: bool,
     /// The directory of the last entry and where it really is: most entries share it with the one before.
     parent: Option<(Option<TreePath>, PathBuf)>,
@@ -62,7 +78,22 @@ struct Unpacker<'a> {
     directories: Vec<(PathBuf, u32)>,
 }
 
-impl Unpacker<'_> {
+impl<'a> Unpacker<'a> {
+    fn new(root: &'a Path) -> Self {
+        let chown = rustix::process::geteuid().is_root();
+        Self { root, notes: None, chown, parent: None, files: HashSet::new(), directories: Vec::new() }
+    }
+
+    fn all(&mut self, archive: impl Read, owner: Option<Owner>) -> Result<(), UnpackError> {
+        let mut archive = LayerReader::new(archive);
+        let mut buffer = vec![0; 64 * 1024];
+        while let Some(mut entry) = archive.next_entry()? {
+            entry.owner = owner.unwrap_or(entry.owner);
+            self.entry(&entry, &mut archive, &mut buffer)?;
+        }
+        Ok(())
+    }
+
     fn entry(
         &mut self,
         entry: &Entry,
@@ -74,7 +105,7 @@ impl Unpacker<'_> {
         match &entry.kind {
             Kind::Directory => self.directory(&path, entry).map_err(failed)?,
             Kind::Symlink(target) => {
-                replace(&path).map_err(failed)?;
+                self.make_room(&path).map_err(failed)?;
                 symlink(OsStr::from_bytes(target), &path).map_err(failed)?;
                 if self.chown {
                     lchown(&path, Some(entry.owner.uid), Some(entry.owner.gid)).map_err(failed)?;
@@ -85,7 +116,7 @@ impl Unpacker<'_> {
                 if !self.files.contains(&target) {
                     return Err(UnpackError::Link(entry.path.clone()));
                 }
-                replace(&path).map_err(failed)?;
+                self.make_room(&path).map_err(failed)?;
                 // Two volumes may meet below one root.
                 fs::hard_link(&target, &path)
                     .or_else(|error| match error.kind() {
@@ -96,7 +127,7 @@ impl Unpacker<'_> {
                 self.files.insert(path);
             }
             Kind::File(_) => {
-                replace(&path).map_err(failed)?;
+                self.make_room(&path).map_err(failed)?;
                 // create_new neither follows a link nor opens what is there.
                 let options = OpenOptions::new().write(true).create_new(true).mode(0o600).clone();
                 let mut file = options.open(&path).map_err(failed)?;
@@ -126,7 +157,7 @@ impl Unpacker<'_> {
         // A link to a directory that does not exist yet: made where it leads.
         let below = path.strip_prefix(self.root).unwrap_or(path);
         let path = resolve(self.root, below, Last::Follow)?;
-        fs::create_dir_all(&path)?;
+        self.make_directories(&path)?;
         if self.chown {
             lchown(&path, Some(entry.owner.uid), Some(entry.owner.gid))?;
         }
@@ -147,10 +178,41 @@ impl Unpacker<'_> {
         let relative = Path::new(OsStr::from_bytes(relative));
         let failed = |source| UnpackError::Write { path: self.root.join(relative), source };
         let directory = resolve(self.root, relative, Last::Follow).map_err(failed)?;
-        fs::create_dir_all(&directory).map_err(failed)?;
+        self.make_directories(&directory).map_err(failed)?;
         let place = directory.join(OsStr::from_bytes(name));
         self.parent = Some((above, directory));
         Ok(place)
+    }
+
+    fn make_directories(&mut self, full: &Path) -> io::Result<()> {
+        match &mut self.notes {
+            Some((_, written)) => written.made.extend(make_missing(self.root, full, None)?),
+            None => fs::create_dir_all(full)?,
+        }
+        Ok(())
+    }
+
+    /// Makes room for something that is no directory.
+    fn make_room(&mut self, path: &Path) -> io::Result<()> {
+        let there = fs::symlink_metadata(path);
+        if there.as_ref().is_ok_and(fs::Metadata::is_dir) {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        match &mut self.notes {
+            Some((aside, written)) => {
+                if there.is_ok() {
+                    fs::create_dir_all(*aside)?;
+                    // A name of its own for every place, whichever archive brings it.
+                    let kept = aside.join(Digest::of(path.as_os_str().as_bytes()).hex());
+                    fs::rename(path, &kept)?;
+                    written.aside.push((path.to_owned(), kept));
+                }
+                written.made.push(path.to_owned());
+            }
+            None if there.is_ok() => fs::remove_file(path)?,
+            None => {}
+        }
+        Ok(())
     }
 
     fn finish(self) -> Result<(), UnpackError> {
@@ -160,15 +222,6 @@ impl Unpacker<'_> {
                 .map_err(|source| UnpackError::Write { path, source })?;
         }
         Ok(())
-    }
-}
-
-/// Makes room for something that is no directory.
-fn replace(path: &Path) -> io::Result<()> {
-    match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
-        Ok(_) => fs::remove_file(path),
-        Err(_) => Ok(()),
     }
 }
 

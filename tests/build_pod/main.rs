@@ -38,7 +38,7 @@ fn sources() -> Memory {
 }
 
 fn copy_all() -> Step {
-    Step::CopySource { items: vec![item(".", "/workspace/")], owner: None }
+    Step::CopySource { items: vec![item(".", "/workspace/")], owner: None, transient: false }
 }
 
 #[tokio::test]
@@ -81,7 +81,7 @@ async fn a_stage_becomes_an_artifact_with_the_same_bytes_each_time() {
 #[tokio::test]
 async fn the_key_follows_the_files_that_the_steps_see() {
     let task = task(
-        vec![Step::CopySource { items: vec![item("lib", "/workspace/")], owner: None }],
+        vec![Step::CopySource { items: vec![item("lib", "/workspace/")], owner: None, transient: false }],
         vec![output("/workspace", "/w")],
     );
     let mut keys = Vec::new();
@@ -125,7 +125,7 @@ async fn an_artifact_of_one_stage_is_unpacked_in_the_next() {
     let outcome = Pod::new().run(&first, &memory).await;
     let artifact = memory.artifact(outcome.message.artifact.unwrap());
     let mut second = task(
-        vec![Step::CopyArtifact { input: 0, owner: None }, shell("cat ../opt/deps/a.txt > result")],
+        vec![Step::CopyArtifact { input: 0, owner: None, transient: false }, shell("cat ../opt/deps/a.txt > result")],
         vec![output("/workspace/result", "/result")],
     );
     second.recipe.inputs = vec![artifact.layers[0].diff_id];
@@ -162,6 +162,8 @@ async fn a_step_killed_by_a_signal_and_one_that_is_not_there_have_a_shells_codes
         env: std::collections::BTreeMap::default(),
         working_dir: "/".parse().unwrap(),
         user: None,
+        mounts: Vec::new(),
+        offline: false,
     };
     for (step, code) in [(shell("kill -9 $$"), 137), (absent, 127)] {
         let outcome = Pod::new().run(&task(vec![step], vec![]), &sources()).await;

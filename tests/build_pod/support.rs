@@ -262,6 +262,8 @@ pub fn shell(line: &str) -> Step {
         env: BTreeMap::from([("LITERAL".into(), "from the recipe".into())]),
         working_dir: "/workspace".parse().unwrap(),
         user: None,
+        mounts: Vec::new(),
+        offline: false,
     }
 }
 

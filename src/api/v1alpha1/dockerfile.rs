@@ -6,6 +6,8 @@ use k8s_openapi::api::core::v1::{Affinity, ResourceRequirements, Toleration};
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
+use super::stage::EnvVarSource;
+
 /// A Dockerfile in place of `stages`. Its last stage, or `target`, becomes the image; the stages that it needs run as Jobs.
 #[derive(KubeSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -35,6 +37,13 @@ pub struct DockerfileSpec {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub args: Vec<BuildArgument>,
 
+    /// Secrets for `RUN --mount=type=secret`, as `docker build --secret`. Each is in the Pods of those stages alone that use
+    /// it; what it holds is not part of the cache key. Example: [{id: npmrc, valueFrom: {secretKeyRef: {name: npm, key: .npmrc}}}].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["id".into()]))]
+    pub secrets: Vec<BuildSecret>,
+
     /// How the Pods of its stages are set up.
     #[serde(default)]
     pub pod: StagePod,
@@ -52,6 +61,18 @@ pub struct BuildArgument {
     #[serde(default)]
     #[schemars(length(max = 8192))]
     pub value: String,
+}
+
+/// A secret of a build.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BuildSecret {
+    /// The `id` of the mounts that want it.
+    #[schemars(length(min = 1, max = 128))]
+    pub id: String,
+
+    /// A key of a Secret or ConfigMap of this namespace.
+    pub value_from: EnvVarSource,
 }
 
 /// The Pods of a Dockerfile's stages; each field as in a stage of `stages`.

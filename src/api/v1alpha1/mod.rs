@@ -10,7 +10,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use dockerfile::{BuildArgument, DockerfileSpec, StagePod};
+pub use dockerfile::{BuildArgument, BuildSecret, DockerfileSpec, StagePod};
 pub use image::{Base, Copy, File, ImageBase, ImageSpec, LiteralVariable, Port, Protocol, ScratchBase};
 pub use source::{
     ConfigMapSource, GitReference, GitSource, HttpSource, InlineFile, InlineSource, LocalReference, Source,

@@ -198,10 +198,10 @@ fn finish(draft: &Draft, account: Account, mut add: impl FnMut(&Group) -> Output
         .iter()
         .map(|group| {
             if group.from == SOURCE_STAGE {
-                return Step::CopySource { items: group.items.clone(), owner: None };
+                return Step::CopySource { items: group.items.clone(), owner: None, transient: false };
             }
             inputs.push(add(group));
-            Step::CopyArtifact { input: inputs.len() - 1, owner: None }
+            Step::CopyArtifact { input: inputs.len() - 1, owner: None, transient: false }
         })
         .collect();
     let command = command(draft.stage);
@@ -209,7 +209,14 @@ fn finish(draft: &Draft, account: Account, mut add: impl FnMut(&Group) -> Output
         let mut env = BTreeMap::from([(SOURCE_DATE_EPOCH.0.to_owned(), SOURCE_DATE_EPOCH.1.to_owned())]);
         let literal = draft.stage.env.iter().filter(|variable| variable.value_from.is_none());
         env.extend(literal.map(|variable| (variable.name.clone(), variable.value.clone().unwrap_or_default())));
-        steps.push(Step::Run { command, env, working_dir: draft.working_dir.clone(), user: None });
+        steps.push(Step::Run {
+            command,
+            env,
+            working_dir: draft.working_dir.clone(),
+            user: None,
+            mounts: Vec::new(),
+            offline: false,
+        });
     }
     StagePlan {
         name: draft.stage.name.clone(),

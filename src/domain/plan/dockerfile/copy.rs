@@ -82,7 +82,7 @@ impl Work<'_> {
         }
         self.remember(&destination);
         if !items.is_empty() {
-            let action = Action::Copy { origin, items, owner: flags.named };
+            let action = Action::Copy { origin, items, owner: flags.named, transient: false };
             self.built.actions.push(Located::new(action, at));
         }
         if !texts.is_empty() {

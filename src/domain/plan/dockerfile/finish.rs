@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    api::v1alpha1::{PodSecurity, Stage},
+    api::v1alpha1::{EnvVar, PodSecurity, Stage},
     domain::{
         dockerfile::{Located, Problem},
         image::ImageConfig,
@@ -23,6 +23,7 @@ use crate::{
 use super::{
     DockerfileError, OpenDockerfile,
     graph::Origin,
+    mount,
     stage::{Action, Built},
 };
 
@@ -133,7 +134,7 @@ impl Finish<'_> {
         let mut copies: Vec<(Origin, CopyItem)> = Vec::new();
         for action in &target.actions {
             match &action.value {
-                Action::Copy { origin, items, owner } => {
+                Action::Copy { origin, items, owner, transient: _ } => {
                     self.check_named(action, owner.as_deref());
                     copies.extend(items.iter().map(|item| (origin.clone(), item.clone())));
                 }
@@ -141,7 +142,7 @@ impl Finish<'_> {
                     self.flush(&mut copies, parents, &mut layers);
                     add_files(&mut layers, files);
                 }
-                // Container runtimes make the working directory where it is missing.
+                // Container runtimes make the working directory where it is missing; there are no RUNs, nor copies for one.
                 Action::MakeDirectory { .. } | Action::Run { .. } => {}
             }
         }
@@ -218,6 +219,8 @@ impl Finish<'_> {
                     return None;
                 };
                 let mut plan = self.container(name, reference, account);
+                let secrets = built.secrets.iter().filter_map(|index| secret_variable(self.open, *index));
+                plan.settings.iter_mut().for_each(|settings| settings.env.extend(secrets.clone()));
                 for action in &built.actions {
                     self.check_restricted(account, action);
                     let step = self.step(&action.value, &mut plan.inputs);
@@ -261,12 +264,12 @@ impl Finish<'_> {
             Action::Run { step, .. } => step.clone(),
             Action::MakeDirectory { path, user } => Step::MakeDirectory { path: path.clone(), user: user.clone() },
             Action::Write(files) => Step::WriteFiles { files: files.clone() },
-            Action::Copy { origin: Origin::Context, items, owner } => {
-                Step::CopySource { items: items.clone(), owner: owner.clone() }
+            Action::Copy { origin: Origin::Context, items, owner, transient } => {
+                Step::CopySource { items: items.clone(), owner: owner.clone(), transient: *transient }
             }
-            Action::Copy { origin, items, owner } => {
+            Action::Copy { origin, items, owner, transient } => {
                 inputs.push(self.output(origin, Output { items: items.clone(), parents: Parents::None }));
-                Step::CopyArtifact { input: inputs.len() - 1, owner: owner.clone() }
+                Step::CopyArtifact { input: inputs.len() - 1, owner: owner.clone(), transient: *transient }
             }
         }
     }
@@ -301,6 +304,12 @@ impl Finish<'_> {
             timeout: timeout.map_or(DEFAULT_TIMEOUT, Duration::from),
         }
     }
+}
+
+/// The variable by which a secret comes into the Pods that use it.
+fn secret_variable(open: &OpenDockerfile<'_>, index: usize) -> Option<EnvVar> {
+    let value_from = open.plan.spec.secrets.get(index)?.value_from.clone();
+    Some(EnvVar { name: mount::variable(index), value: None, value_from: Some(value_from) })
 }
 
 fn origins(built: &Built) -> impl Iterator<Item = &Origin> {

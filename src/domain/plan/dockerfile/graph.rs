@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::domain::{
-    dockerfile::{Dockerfile, Instruction, Located, Position, Problem, Word, parse::closest},
+    dockerfile::{Dockerfile, Instruction, Located, Position, Problem, Word, mount::MountFlag, parse::closest},
     value::Reference,
 };
 
@@ -80,8 +80,8 @@ impl Graph {
             }
             // A FROM that makes no sense is a problem by now; its stage is looked at all the same.
             *place = Some(from.unwrap_or(From::Scratch));
-            for word in stage.instructions.iter().filter_map(|instruction| copy_from(&instruction.value)) {
-                match origin(dockerfile, word, index, problems) {
+            for word in stage.instructions.iter().flat_map(|instruction| origins_of(&instruction.value)) {
+                match origin(dockerfile, &word, index, problems) {
                     Some(Origin::Stage(earlier)) => todo.push(earlier),
                     Some(Origin::Image(reference)) => drop(images.insert(reference)),
                     _ => {}
@@ -93,12 +93,19 @@ impl Graph {
     }
 }
 
-/// The value of an instruction's `--from`.
-fn copy_from(instruction: &Instruction) -> Option<&Located<String>> {
+/// The values of an instruction's `--from` and of `from` in its mounts.
+fn origins_of(instruction: &Instruction) -> Vec<Located<String>> {
     match instruction {
-        Instruction::Copy(copy) => copy.from.as_ref(),
-        _ => None,
+        Instruction::Copy(copy) => copy.from.iter().cloned().collect(),
+        Instruction::Run(run) => run.mounts.iter().filter_map(mount_from).collect(),
+        _ => Vec::new(),
     }
+}
+
+/// What a mount takes its files from; none for the context.
+pub(super) fn mount_from(mount: &Located<MountFlag>) -> Option<Located<String>> {
+    let from = mount.value.fields.iter().rev().find(|field| field.value.key == "from")?;
+    Some(Located::new(from.value.value.as_ref()?.raw().to_owned(), from.at))
 }
 
 fn from(dockerfile: &Dockerfile, globals: &Globals, index: usize, problems: &mut Vec<Problem>) -> Option<From> {

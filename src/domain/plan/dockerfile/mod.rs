@@ -3,6 +3,7 @@
 mod copy;
 mod finish;
 mod graph;
+mod mount;
 mod scope;
 mod stage;
 

@@ -157,6 +157,15 @@ impl Scope {
         globals.expanded(word, &|name| self.get(name), problems).map(|expanded| expanded.text)
     }
 
+    /// The same, its problem as a value.
+    pub(super) fn try_word(&self, globals: &Globals, word: &Located<Word>) -> Result<String, Problem> {
+        let mut problems = Vec::new();
+        let expanded = self.word(globals, word, &mut problems);
+        expanded.ok_or_else(|| {
+            problems.pop().unwrap_or_else(|| Problem::new(word.at, word.value.raw(), "cannot be expanded"))
+        })
+    }
+
     /// A word that may become several.
     pub(super) fn words(&self, globals: &Globals, word: &Located<Word>, problems: &mut Vec<Problem>) -> Vec<String> {
         globals.expanded(word, &|name| self.get(name), problems).map(|expanded| expanded.words).unwrap_or_default()

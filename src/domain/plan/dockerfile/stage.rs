@@ -14,7 +14,7 @@ use crate::domain::{
     image::{ImageConfig, RuntimeConfig},
     plan::SOURCE_DATE_EPOCH,
     recipe::{CopyItem, Step, TextFile},
-    value::{ImagePath, Reference},
+    value::{ImagePath, PathError, Reference},
 };
 
 use super::{
@@ -38,6 +38,8 @@ pub(super) struct Built {
     /// Whom the next RUN runs as; empty for root.
     user: String,
     shell: Vec<String>,
+    /// The spec's secrets that it uses, by their place in its list.
+    pub secrets: BTreeSet<usize>,
     /// Directories that are known to be there.
     pub known: BTreeSet<ImagePath>,
 }
@@ -45,10 +47,22 @@ pub(super) struct Built {
 /// One thing that happens in a stage's container.
 #[derive(Debug, Clone)]
 pub(super) enum Action {
-    Run { step: Step, text: String },
-    MakeDirectory { path: ImagePath, user: Option<String> },
+    Run {
+        step: Step,
+        text: String,
+    },
+    MakeDirectory {
+        path: ImagePath,
+        user: Option<String>,
+    },
     Write(Vec<TextFile>),
-    Copy { origin: Origin, items: Vec<CopyItem>, owner: Option<String> },
+    Copy {
+        origin: Origin,
+        items: Vec<CopyItem>,
+        owner: Option<String>,
+        /// Whether it is there for the next RUN alone.
+        transient: bool,
+    },
 }
 
 /// What going through one stage needs.
@@ -108,6 +122,7 @@ impl Built {
             known: BTreeSet::from([directory.clone()]),
             directory,
             user: config.user.clone(),
+            secrets: BTreeSet::new(),
             shell: config.shell.clone().unwrap_or_else(|| ["/bin/sh", "-c"].map(str::to_owned).to_vec()),
         }
     }
@@ -125,7 +140,7 @@ impl Built {
         }
     }
 
-    fn action(&mut self, at: Position, action: Action) {
+    pub(super) fn action(&mut self, at: Position, action: Action) {
         self.actions.push(Located::new(action, at));
     }
 }
@@ -266,26 +281,22 @@ impl Work<'_> {
 
     /// A path of the container, relative ones from where the stage is.
     pub(super) fn path(&mut self, word: &Located<Word>, text: &str) -> Option<ImagePath> {
-        let path =
-            if text.starts_with('/') { rooted(text) } else { rooted(&format!("{}/{text}", self.built.directory)) };
-        let path: Result<ImagePath, _> = path.parse();
+        let path = self.absolute(text);
         path.map_err(|error| self.problem(word.at, word.value.raw(), error.to_string())).ok()
     }
 
+    pub(super) fn absolute(&self, text: &str) -> Result<ImagePath, PathError> {
+        let path = if text.starts_with('/') { text.to_owned() } else { format!("{}/{text}", self.built.directory) };
+        rooted(&path).parse()
+    }
+
     fn run(&mut self, at: Position, run: &RunInstruction) {
-        if let Some(mount) = run.mounts.first() {
+        if let Some(network) = run.network.as_ref().filter(|network| network.value == RunNetwork::Host) {
             self.problem(
-                mount.at,
-                "--mount",
-                "RUN --mount is not supported yet: copy the files, or leave the cache out",
+                network.at,
+                "--network",
+                "the node's network is not given to builds: leave --network=host out",
             );
-        }
-        if let Some(network) = run.network.as_ref().filter(|network| network.value != RunNetwork::Default) {
-            let message = match network.value {
-                RunNetwork::Host => "the node's network is not given to builds: leave --network out",
-                _ => "RUN --network=none is not supported yet: leave --network out",
-            };
-            self.problem(network.at, "--network", message);
         }
         if let Some(security) = run.security.as_ref().filter(|security| security.value == RunSecurity::Insecure) {
             self.problem(security.at, "--security", "builds get no privilege: leave --security=insecure out");
@@ -293,11 +304,13 @@ impl Work<'_> {
         if let Some(device) = run.devices.first() {
             self.problem(device.at, "--device", "builds get no devices: leave --device out");
         }
+        let mounts = run.mounts.iter().filter_map(|mount| self.mount(at, mount)).collect();
+        let offline = run.network.as_ref().is_some_and(|network| network.value == RunNetwork::None);
         let user = self.built.step_user();
         let env = self.variables();
         let command = self.run_command(run);
         let text = command.last().cloned().unwrap_or_default();
-        let step = Step::Run { command, env, working_dir: self.built.directory.clone(), user };
+        let step = Step::Run { command, env, working_dir: self.built.directory.clone(), user, mounts, offline };
         self.built.action(at, Action::Run { step, text });
     }
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::domain::{
     plan::{Account, Draft, LayerPlan, OutputReference, SOURCE_STAGE},
-    recipe::{Owner, Parents, Step},
+    recipe::{Owner, Parents, RunMount, SecretFile, Step},
 };
 
 /// The draft of a spec with `dockerfile` as its `spec.dockerfile`.
@@ -70,8 +70,8 @@ fn steps(plan: &Plan, stage: &str) -> Vec<String> {
         items.collect::<Vec<_>>().join(", ")
     };
     let short = |step: &Step| match step {
-        Step::CopySource { items: list, owner } => format!("source {}{}", items(list), named(owner.as_ref())),
-        Step::CopyArtifact { input, owner } => {
+        Step::CopySource { items: list, owner, .. } => format!("source {}{}", items(list), named(owner.as_ref())),
+        Step::CopyArtifact { input, owner, .. } => {
             let input = &stage.inputs[*input];
             let output =
                 plan.stages.iter().find(|other| other.name == input.stage).unwrap().outputs[input.output].clone();
@@ -316,7 +316,7 @@ fn what_cannot_be_done_is_said_with_its_place() {
         ("FROM scratch\nADD x.tar.gz /x\n", "2:", "does not unpack"),
         ("FROM scratch\nEXPOSE http\n", "2:", "is no port"),
         ("FROM $NOTHING\n", "1:", "FROM is empty"),
-        ("FROM a AS b\nRUN --network=host x\nFROM scratch\nCOPY --from=b /x /x\n", "2:", "leave --network out"),
+        ("FROM a AS b\nRUN --network=host x\nFROM scratch\nCOPY --from=b /x /x\n", "2:", "leave --network=host out"),
         ("FROM scratch AS a\nCOPY x /x\nFROM scratch\nCOPY --from=a /x /x\n", "1:", "no container"),
     ] {
         let error = refusal(text);
@@ -353,4 +353,55 @@ fn what_the_spec_adds_is_in_the_image() {
     assert_eq!(plan.image.annotations["n"], "v");
     assert!(matches!(&plan.layers[..], [LayerPlan::Files(files)] if files.len() == 2));
     assert!(plan.stages.is_empty());
+}
+
+#[test]
+fn mounts_are_there_for_one_run_alone() {
+    let text = "FROM go AS tools\nRUN make tools\nFROM go AS build\nWORKDIR /src\n\
+                RUN --mount=type=bind,target=. --mount=from=tools,source=/bin/tool,target=/tool --mount=type=cache,target=/root/.cache \
+                --mount=type=secret,id=token,env=TOKEN --mount=type=secret,id=npmrc,target=/root/.npmrc,mode=0440 \
+                --mount=type=secret,id=other --network=none make\n\
+                FROM scratch\nCOPY --from=build /out /out\n";
+    let from = |key: &str| json!({"secretKeyRef": {"name": "s", "key": key}});
+    let secrets = json!([{"id": "unused", "valueFrom": from("u")}, {"id": "token", "valueFrom": from("t")},
+        {"id": "npmrc", "valueFrom": from("n")}]);
+    let plan = try_plan(&draft(json!({"secrets": secrets})), &[("Dockerfile", text)]).unwrap();
+    assert_eq!(
+        steps(&plan, "build"),
+        ["mkdir /src", "source  > /src", "tools /bin/tool > /tool", "/src$ /bin/sh -c make"]
+    );
+    let build = plan.stages.iter().find(|stage| stage.name == "build").unwrap();
+    assert!(matches!(build.steps[1], Step::CopySource { transient: true, .. }));
+    assert!(matches!(build.steps[2], Step::CopyArtifact { transient: true, .. }));
+    let Step::Run { mounts, offline: true, .. } = &build.steps[3] else { panic!("{:?}", build.steps) };
+    let root = Owner::default();
+    let secret = |index, path: Option<(&str, u32)>, env: Option<&str>| RunMount::Secret {
+        variable: format!("MINIMALIMAGE_SECRET_{index}"),
+        file: path.map(|(path, mode)| SecretFile { path: path.parse().unwrap(), mode, owner: root }),
+        env: env.map(str::to_owned),
+    };
+    assert_eq!(
+        mounts[..],
+        [
+            RunMount::Directory { path: "/root/.cache".parse().unwrap(), mode: 0o755, owner: root },
+            secret(1, None, Some("TOKEN")),
+            secret(2, Some(("/root/.npmrc", 0o440)), None),
+        ]
+    );
+    // Only what a stage uses is in its Pod.
+    let names = |name: &str| -> Vec<String> {
+        let stage = plan.stages.iter().find(|stage| stage.name == name).unwrap();
+        stage.settings.iter().flat_map(|settings| &settings.env).map(|variable| variable.name.clone()).collect()
+    };
+    assert_eq!(names("build"), ["MINIMALIMAGE_SECRET_1", "MINIMALIMAGE_SECRET_2"]);
+    assert!(names("tools").is_empty());
+    for (flag, words) in [
+        ("type=secret,id=other,required", "spec.dockerfile.secrets has no secret"),
+        ("type=ssh,required", "no SSH agent"),
+        ("type=cache,target=/c,from=tools", "begins with files"),
+    ] {
+        let text = text.replace("--network=none", &format!("--mount={flag}"));
+        let error = try_plan(&draft(json!({})), &[("Dockerfile", &text)]).unwrap_err().to_string();
+        assert!(error.starts_with("Dockerfile:5:") && error.contains(words), "{error}");
+    }
 }

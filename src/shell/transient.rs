@@ -1,0 +1,243 @@
+//! What a process of a stage sees only while it runs: files brought for it, empty directories, secrets. All of it is taken
+//! away again, so that nothing of it can be copied out of the stage.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
+    fs,
+    io::{self, Write as _},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, chown},
+    path::{Path, PathBuf},
+};
+
+use super::{
+    rooted::{Last, make_missing, resolve},
+    unpack::Written,
+};
+use crate::domain::recipe::{Owner, RunMount, SecretFile};
+
+/// Where what has to make room is kept meanwhile: on the same file system, so that it can be moved.
+pub const ASIDE: &str = ".minimalimage-aside";
+
+/// What is there for the next process, or the running one.
+#[derive(Debug, Default)]
+pub struct Transient {
+    /// Files and links, and directories above what they hold.
+    made: Vec<PathBuf>,
+    /// What had to make room: where it belongs and where it is.
+    aside: Vec<(PathBuf, PathBuf)>,
+    /// Directories that were there, with the names that they held.
+    kept: Vec<(PathBuf, BTreeSet<OsString>)>,
+    /// Directories that are removed with all that they hold.
+    whole: Vec<PathBuf>,
+}
+
+impl Transient {
+    /// Takes over what was unpacked for the next process.
+    pub fn brought(&mut self, written: Written) {
+        self.made.extend(written.made);
+        self.aside.extend(written.aside);
+    }
+
+    /// Makes the mounts of a process below `root`; gives the variables that they set. `variable` reads the container's own.
+    ///
+    /// # Errors
+    /// When something cannot be made; says what.
+    pub fn enter(
+        &mut self,
+        root: &Path,
+        mounts: &[RunMount],
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<BTreeMap<String, String>, String> {
+        let mut variables = BTreeMap::new();
+        for mount in mounts {
+            match mount {
+                RunMount::Directory { path, mode, owner } => self
+                    .directory(root, path.relative().as_ref(), (*mode, *owner))
+                    .map_err(|error| format!("failed to make {path}: {error}"))?,
+                RunMount::Secret { variable: name, file, env } => {
+                    let value = variable(name).ok_or_else(|| format!("the container has no variable {name}"))?;
+                    if let Some(file) = file {
+                        self.secret(root, file, value.as_bytes())
+                            .map_err(|error| format!("failed to write {}: {error}", file.path))?;
+                    }
+                    variables.extend(env.clone().map(|env| (env, value)));
+                }
+            }
+        }
+        Ok(variables)
+    }
+
+    /// Takes everything away again and puts back what had to make room.
+    ///
+    /// # Errors
+    /// When something cannot be removed or put back: it could be copied out of the stage, or be missing there.
+    pub fn leave(&mut self) -> io::Result<()> {
+        for (directory, names) in self.kept.drain(..) {
+            for entry in fs::read_dir(&directory)? {
+                let entry = entry?;
+                if !names.contains(&entry.file_name()) {
+                    remove(&entry.path())?;
+                }
+            }
+        }
+        for directory in self.whole.drain(..) {
+            remove(&directory)?;
+        }
+        // The innermost first; a directory into which the process has put something of its own stays.
+        for path in self.made.drain(..).rev() {
+            match fs::symlink_metadata(&path) {
+                Ok(metadata) if metadata.is_dir() => drop(fs::remove_dir(&path)),
+                Ok(_) => fs::remove_file(&path)?,
+                Err(_) => {}
+            }
+        }
+        for (place, aside) in self.aside.drain(..) {
+            fs::rename(&aside, &place)?;
+            // Empty once the last one is back.
+            let _ = aside.parent().map(fs::remove_dir);
+        }
+        Ok(())
+    }
+
+    fn directory(&mut self, root: &Path, path: &Path, (mode, owner): (u32, Owner)) -> io::Result<()> {
+        let full = resolve(root, path, Last::Follow)?;
+        if full.is_dir() {
+            let names = fs::read_dir(&full)?.map(|entry| entry.map(|entry| entry.file_name()));
+            self.kept.push((full, names.collect::<io::Result<_>>()?));
+            return Ok(());
+        }
+        let made = make_missing(root, &full, None)?;
+        fs::set_permissions(&full, fs::Permissions::from_mode(mode))?;
+        if rustix::process::geteuid().is_root() {
+            chown(&full, Some(owner.uid), Some(owner.gid))?;
+        }
+        self.made.extend(made.into_iter().filter(|path| *path != full));
+        self.whole.push(full);
+        Ok(())
+    }
+
+    fn secret(&mut self, root: &Path, file: &SecretFile, value: &[u8]) -> io::Result<()> {
+        let full = resolve(root, file.path.relative().as_ref(), Last::Follow)?;
+        if let Some(above) = full.parent() {
+            self.made.extend(make_missing(root, above, None)?);
+        }
+        // create_new: what is there is the image's own and is not overwritten.
+        let mut opened = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&full)?;
+        self.made.push(full.clone());
+        opened.write_all(value)?;
+        if rustix::process::geteuid().is_root() {
+            chown(&full, Some(file.owner.uid), Some(file.owner.gid))?;
+        }
+        fs::set_permissions(&full, fs::Permissions::from_mode(file.mode))
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        domain::{
+            files_layer::archive,
+            recipe::{Parents, TextFile},
+        },
+        shell::unpack::unpack_for_a_while,
+    };
+
+    fn own() -> Owner {
+        Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() }
+    }
+
+    /// All paths below a directory, with the text of files.
+    fn all(root: &Path) -> BTreeMap<String, String> {
+        fn walk(root: &Path, directory: &Path, found: &mut BTreeMap<String, String>) {
+            for entry in fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                let name = path.strip_prefix(root).unwrap().display().to_string();
+                if path.is_dir() {
+                    found.insert(name, "/".into());
+                    walk(root, &path, found);
+                } else {
+                    found.insert(name, fs::read_to_string(&path).unwrap());
+                }
+            }
+        }
+        let mut found = BTreeMap::new();
+        walk(root, root, &mut found);
+        found
+    }
+
+    #[test]
+    fn everything_is_as_it_was_when_the_process_has_ended() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        fs::create_dir_all(root.join("src")).unwrap();
+        fs::write(root.join("src/there"), "old").unwrap();
+        fs::create_dir_all(root.join("cache/full")).unwrap();
+        let before = all(root);
+
+        let file =
+            |path: &str| TextFile { path: path.parse().unwrap(), content: "new".into(), mode: 0o644, owner: own() };
+        let files = archive(&[file("/src/there"), file("/src/a/b"), file("/deep/er/f")], Parents::None).unwrap();
+        let mut transient = Transient::default();
+        transient.brought(unpack_for_a_while(root, &files[..], &root.join(ASIDE)).unwrap());
+        let mounts = [
+            RunMount::Directory { path: "/cache".parse().unwrap(), mode: 0o755, owner: own() },
+            RunMount::Directory { path: "/tmp/x".parse().unwrap(), mode: 0o1777, owner: own() },
+            RunMount::Secret {
+                variable: "S".into(),
+                file: Some(SecretFile { path: "/run/secrets/s".parse().unwrap(), mode: 0o400, owner: own() }),
+                env: Some("TOKEN".into()),
+            },
+        ];
+        let variables = transient.enter(root, &mounts, |name| Some(format!("value of {name}"))).unwrap();
+        assert_eq!(variables["TOKEN"], "value of S");
+        let during = all(root);
+        for (path, text) in
+            [("src/there", "new"), ("src/a/b", "new"), ("deep/er/f", "new"), ("run/secrets/s", "value of S")]
+        {
+            assert_eq!(during[path], text, "{path}");
+        }
+        let mode = |path: &str| fs::metadata(root.join(path)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!((mode("tmp/x"), mode("run/secrets/s")), (0o1777, 0o400));
+        // What the process leaves in its mounts goes too.
+        for path in ["cache/left", "tmp/x/left"] {
+            fs::create_dir_all(root.join(path).join("behind")).unwrap();
+        }
+        transient.leave().unwrap();
+        assert_eq!(all(root), before);
+    }
+
+    #[test]
+    fn what_the_process_made_elsewhere_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        let file = TextFile { path: "/src/in".parse().unwrap(), content: String::new(), mode: 0o644, owner: own() };
+        let mut transient = Transient::default();
+        let files = archive(&[file], Parents::None).unwrap();
+        transient.brought(unpack_for_a_while(root, &files[..], &root.join(ASIDE)).unwrap());
+        fs::write(root.join("src/out"), "made").unwrap();
+        transient.leave().unwrap();
+        assert_eq!(all(root), [("src".to_owned(), "/".to_owned()), ("src/out".to_owned(), "made".to_owned())].into());
+    }
+
+    #[test]
+    fn a_secret_never_replaces_a_file() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("s"), "image").unwrap();
+        let file = Some(SecretFile { path: "/s".parse().unwrap(), mode: 0o400, owner: own() });
+        let mount = RunMount::Secret { variable: "S".into(), file, env: None };
+        let mut transient = Transient::default();
+        assert!(transient.enter(directory.path(), &[mount], |_| Some("secret".into())).is_err());
+        transient.leave().unwrap();
+        assert_eq!(fs::read_to_string(directory.path().join("s")).unwrap(), "image");
+    }
+}
