@@ -38,8 +38,8 @@ pub fn commit_tree(data: &[u8]) -> Option<ObjectId> {
 /// When a commit was made, in seconds since 1970, as its committer's clock had it; none when `data` does not say.
 pub fn commit_time(data: &[u8]) -> Option<i64> {
     // Headers end at the first empty line; what follows is the message.
-    let headers = data.split(|byte| *byte == b'\n').take_while(|line| !line.is_empty());
-    let committer = headers.filter_map(|line| line.strip_prefix(b"committer ")).next()?;
+    let mut headers = data.split(|byte| *byte == b'\n').take_while(|line| !line.is_empty());
+    let committer = headers.find_map(|line| line.strip_prefix(b"committer "))?;
     // `Name <address> seconds zone`, where a name may hold anything.
     let seconds = committer.rsplit(|byte| *byte == b' ').nth(1)?;
     std::str::from_utf8(seconds).ok()?.parse().ok()
