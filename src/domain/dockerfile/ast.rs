@@ -74,7 +74,7 @@ pub enum Instruction {
     Label(Vec<Pair>),
     /// Runs a command; only the values in mounts are expanded.
     Run(RunInstruction),
-    /// Copies files; owner, mode, patterns, sources and destination are expanded, here-documents by
+    /// Copies files; owner, mode, sources and destination are expanded, here-documents by
     /// [`super::expand::content`].
     Copy(CopyInstruction),
     /// Copies files, archives, URLs and Git repositories; expanded as COPY.
@@ -271,8 +271,8 @@ pub struct CopyInstruction {
 pub struct AddInstruction {
     /// `--checksum` of a remote source.
     pub checksum: Option<Located<Word>>,
-    /// `--keep-git-dir`.
-    pub keep_git_dir: bool,
+    /// `--keep-git-dir`; none is not said.
+    pub keep_git_dir: Option<bool>,
     /// `--unpack`; none unpacks local archives and leaves remote ones.
     pub unpack: Option<bool>,
     /// What COPY and ADD share.
@@ -290,8 +290,8 @@ pub struct CopyFiles {
     pub parents: bool,
     /// `--link`: a layer of its own that does not look at what is below it.
     pub link: bool,
-    /// `--exclude` patterns.
-    pub exclude: Vec<Located<Word>>,
+    /// `--exclude` patterns; BuildKit fills in no variables there.
+    pub exclude: Vec<Located<String>>,
     /// At least one.
     pub sources: Vec<Located<CopySource>>,
     /// Never a here-document.
@@ -300,7 +300,7 @@ pub struct CopyFiles {
 
 impl CopyFiles {
     fn words(&self) -> Vec<Located<&Word>> {
-        let flags = self.owner.iter().chain(&self.mode).chain(&self.exclude).map(located);
+        let flags = self.owner.iter().chain(&self.mode).map(located);
         let sources = self.sources.iter().filter_map(|source| match &source.value {
             CopySource::Path(word) => Some(Located::new(word, source.at)),
             CopySource::Heredoc(_) => None,
