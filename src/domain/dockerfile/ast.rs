@@ -31,7 +31,8 @@ pub struct Dockerfile {
 pub struct Stage {
     /// `AS name`, in lower case: stage names do not depend on case.
     pub name: Option<Located<String>>,
-    /// An image, an earlier stage's name or `scratch`. Expanded with the global arguments alone.
+    /// An image, an earlier stage's name or `scratch`. Expanded with the global arguments alone. BuildKit compares names
+    /// here as they are, so that `FROM Build` is an image; names of images have no capitals, so it is never a valid one.
     pub from: Located<Word>,
     /// `--platform`. Expanded as `from` is.
     pub platform: Option<Located<Word>>,

@@ -22,7 +22,7 @@ pub struct Expanded {
     /// The word as one text: what most instructions take.
     pub text: String,
     /// The same split at blanks that are neither quoted nor escaped, those of variables' values included: what EXPOSE
-    /// takes.
+    /// takes. (BuildKit 0.34 loses what stands before a `${name-…}` in the same word, a slip that is not repeated here.)
     pub words: Vec<String>,
     /// Variables that were looked up and had a value.
     pub used: BTreeSet<String>,

@@ -423,6 +423,7 @@ fn each_problem_is_told_with_its_place_and_what_was_meant() {
             "2:13: variables are not filled in here; give the image a stage: FROM … AS NAME, then from=NAME",
         ),
         ("RUN --mount=type=bind,uid=1 y", "2:23: a bind mount has no `uid`"),
+        ("RUN --mount=type=ssh,src=a y", "2:22: a ssh mount has no `src`"),
         ("RUN --mount=type=cache,uid=x y", "2:24: uid takes a number, found `x`"),
         ("RUN --mount=type=cache,mode=9 y", "2:24: mode takes an octal number, found `9`"),
         ("RUN --mount=type=tmpfs,size=big y", "2:24: size takes bytes as in 64m or 1g, found `big`"),
