@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     ast::{CommandLine, Dockerfile, Instruction, Stage},
     expand::{Expanded, expand},
-    problem::{Located, Position, Problem, Warning},
+    problem::{Position, Problem, Warning},
 };
 
 /// The names of all rules, the parser's included, with what each one is about.
