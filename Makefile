@@ -3,7 +3,7 @@ export MINIMALIMAGE_CACHE ?= $(HOME)/.cache/minimalimage
 export CARGO_TARGET_DIR ?= $(MINIMALIMAGE_CACHE)/target
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-cluster lint fmt generate check-generated image install bench-cluster bench-artifact clean
+.PHONY: help demo test test-fast test-cluster lint fmt generate check-generated image install bench-cluster bench-artifact fuzz clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ bench-cluster: ## Time from apply to Ready beside bare Jobs, on the cluster
 
 bench-artifact: ## Time and memory from a large tree to a layer, beside crane and buildah
 	@tests/bench/artifact
+
+fuzz: ## Fuzz the parsers, a minute each (tests/fuzz SECONDS for longer)
+	@tests/fuzz
 
 clean: ## Remove what Cargo built; the other caches stay
 	cargo clean

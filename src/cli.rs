@@ -33,6 +33,8 @@ pub enum Command {
     },
     /// Print the CustomResourceDefinition as YAML.
     Crd,
+    /// Say what is wrong or doubtful in Dockerfiles.
+    Lint(LintArgs),
     /// Put this binary into an image from scratch and push it: the operator's own image.
     Package(PackageArgs),
 }
@@ -110,6 +112,29 @@ pub enum LogFormat {
     Json,
     /// Text for people.
     Text,
+}
+
+/// What `lint` looks at.
+#[derive(Debug, Args)]
+pub struct LintArgs {
+    /// Dockerfiles; `-` is standard input.
+    #[arg(default_value = "Dockerfile")]
+    pub files: Vec<PathBuf>,
+    /// How findings are printed.
+    #[arg(long, value_enum, default_value_t = LintFormat::Text)]
+    pub format: LintFormat,
+    /// Fail for warnings too, not for syntax errors alone.
+    #[arg(long)]
+    pub strict: bool,
+}
+
+/// Formats of `lint`'s findings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LintFormat {
+    /// `FILE:LINE:COLUMN: rule: message`, a line each.
+    Text,
+    /// One JSON array.
+    Json,
 }
 
 /// What `package` pushes where.

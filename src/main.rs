@@ -9,7 +9,7 @@ use minimalimage::{
     cli::{AgentCommand, Cli, Command, LogFormat},
     cmd::{
         agent::{self, AgentSettings, Remote},
-        install, operator, package,
+        install, lint, operator, package,
         wrapper::{self, WrapperSettings},
     },
     domain::task::{AGENT_WORK_DIR, AgentMessage, SHARED_DIR, StageTask, TASK_VARIABLE},
@@ -60,6 +60,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
             print!("{}", crd::yaml()?);
             Ok(0)
         }
+        Command::Lint(args) => lint::run(&args),
         Command::Package(args) => single_threaded()?.block_on(package::run(args)).map(|()| 0),
     }
 }

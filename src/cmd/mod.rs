@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod install;
+pub mod lint;
 pub mod operator;
 pub mod package;
 pub mod wrapper;

@@ -31,7 +31,8 @@ pub struct Dockerfile {
 pub struct Stage {
     /// `AS name`, in lower case: stage names do not depend on case.
     pub name: Option<Located<String>>,
-    /// An image, an earlier stage's name or `scratch`. Expanded with the global arguments alone.
+    /// An image, an earlier stage's name or `scratch`. Expanded with the global arguments alone. BuildKit compares names
+    /// here as they are, so that `FROM Build` is an image; names of images have no capitals, so it is never a valid one.
     pub from: Located<Word>,
     /// `--platform`. Expanded as `from` is.
     pub platform: Option<Located<Word>>,
@@ -74,7 +75,7 @@ pub enum Instruction {
     Label(Vec<Pair>),
     /// Runs a command; only the values in mounts are expanded.
     Run(RunInstruction),
-    /// Copies files; owner, mode, patterns, sources and destination are expanded, here-documents by
+    /// Copies files; owner, mode, sources and destination are expanded, here-documents by
     /// [`super::expand::content`].
     Copy(CopyInstruction),
     /// Copies files, archives, URLs and Git repositories; expanded as COPY.
@@ -271,8 +272,8 @@ pub struct CopyInstruction {
 pub struct AddInstruction {
     /// `--checksum` of a remote source.
     pub checksum: Option<Located<Word>>,
-    /// `--keep-git-dir`.
-    pub keep_git_dir: bool,
+    /// `--keep-git-dir`; none is not said.
+    pub keep_git_dir: Option<bool>,
     /// `--unpack`; none unpacks local archives and leaves remote ones.
     pub unpack: Option<bool>,
     /// What COPY and ADD share.
@@ -290,8 +291,8 @@ pub struct CopyFiles {
     pub parents: bool,
     /// `--link`: a layer of its own that does not look at what is below it.
     pub link: bool,
-    /// `--exclude` patterns.
-    pub exclude: Vec<Located<Word>>,
+    /// `--exclude` patterns; BuildKit fills in no variables there.
+    pub exclude: Vec<Located<String>>,
     /// At least one.
     pub sources: Vec<Located<CopySource>>,
     /// Never a here-document.
@@ -300,7 +301,7 @@ pub struct CopyFiles {
 
 impl CopyFiles {
     fn words(&self) -> Vec<Located<&Word>> {
-        let flags = self.owner.iter().chain(&self.mode).chain(&self.exclude).map(located);
+        let flags = self.owner.iter().chain(&self.mode).map(located);
         let sources = self.sources.iter().filter_map(|source| match &source.value {
             CopySource::Path(word) => Some(Located::new(word, source.at)),
             CopySource::Heredoc(_) => None,

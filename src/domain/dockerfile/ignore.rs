@@ -119,7 +119,9 @@ impl Pattern {
             return Err(format!("the pattern is longer than {MAX_PATTERN_BYTES} bytes"));
         }
         let cleaned = clean(text);
-        let tokens = tokens(cleaned.strip_prefix('/').filter(|rest| !rest.is_empty()).unwrap_or(&cleaned))?;
+        let relative = cleaned.strip_prefix('/').filter(|rest| !rest.is_empty()).unwrap_or(&cleaned);
+        // Cleaning may have laid blanks bare: `docs /` is `docs`.
+        let tokens = tokens(relative.trim())?;
         Ok(Self { exception, tokens })
     }
 

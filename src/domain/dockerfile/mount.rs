@@ -27,7 +27,7 @@ pub struct MountField {
 pub enum Mount {
     /// Files of the context, a stage or an image; writes are discarded.
     Bind {
-        /// A stage's name or index, or an image; none is the build context.
+        /// A stage's name (no index, unlike COPY's) or an image; none is the build context.
         from: Option<String>,
         /// Where in it; none is its root.
         source: Option<String>,
@@ -42,7 +42,7 @@ pub enum Mount {
         id: Option<String>,
         /// Where it is seen; relative as for a bind.
         target: String,
-        /// What a new cache starts from: a stage's name or index, or an image.
+        /// What a new cache starts from: a stage's name or an image.
         from: Option<String>,
         /// Where in it.
         source: Option<String>,
@@ -246,6 +246,7 @@ impl Resolved<'_> {
                 "size" => kind == Tmpfs,
                 "sharing" => kind == Cache,
                 "from" => kind != Secret,
+                "source" => kind != Ssh,
                 _ => true,
             };
             if !fits {

@@ -22,7 +22,7 @@ pub struct Expanded {
     /// The word as one text: what most instructions take.
     pub text: String,
     /// The same split at blanks that are neither quoted nor escaped, those of variables' values included: what EXPOSE
-    /// takes.
+    /// takes. (BuildKit 0.34 loses what stands before a `${name-…}` in the same word, a slip that is not repeated here.)
     pub words: Vec<String>,
     /// Variables that were looked up and had a value.
     pub used: BTreeSet<String>,
@@ -64,7 +64,7 @@ pub enum ExpandError {
 /// # Errors
 /// When quotes or braces are not closed, a `${…}` is none of the known forms, or the result is too large.
 pub fn expand(word: &Word, escape: char, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Expanded, ExpandError> {
-    run(word.raw(), &Lexer { escape, quotes: Quotes::Removed, raw_escapes: false, keep_unset: false, lookup })
+    run(word.raw(), &Lexer { escape, quotes: Quotes::Removed, escapes: Escapes::Resolved, keep_unset: false, lookup })
 }
 
 /// Expands variables in the content of a here-document of COPY or ADD: quotes mean nothing there, and the escape is
@@ -73,21 +73,22 @@ pub fn expand(word: &Word, escape: char, lookup: &dyn Fn(&str) -> Option<String>
 /// # Errors
 /// As [`expand`].
 pub fn content(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, ExpandError> {
-    let lexer = Lexer { escape: '\\', quotes: Quotes::Literal, raw_escapes: false, keep_unset: false, lookup };
+    let lexer = Lexer { escape: '\\', quotes: Quotes::Literal, escapes: Escapes::Resolved, keep_unset: false, lookup };
     // Here-documents are as large as the file that they stand in, not as a word.
     run(text, &lexer).map(|expanded| expanded.text)
 }
 
 /// The words of a command line with quotes, escapes and variables kept: where BuildKit looks for `<<NAME`.
 pub(super) fn raw_words(line: &str) -> Result<Vec<String>, ExpandError> {
-    let lexer = Lexer { escape: '\\', quotes: Quotes::Kept, raw_escapes: true, keep_unset: true, lookup: &|_| None };
+    let lexer =
+        Lexer { escape: '\\', quotes: Quotes::Kept, escapes: Escapes::Kept, keep_unset: true, lookup: &|_| None };
     run(line, &lexer).map(|expanded| expanded.words)
 }
 
 /// The words of a here-document's delimiter, quotes removed or kept.
 pub(super) fn delimiter(text: &str, keep_quotes: bool) -> Result<Vec<String>, ExpandError> {
     let quotes = if keep_quotes { Quotes::Kept } else { Quotes::Removed };
-    let lexer = Lexer { escape: '\\', quotes, raw_escapes: false, keep_unset: true, lookup: &|_| None };
+    let lexer = Lexer { escape: '\\', quotes, escapes: Escapes::Resolved, keep_unset: true, lookup: &|_| None };
     run(text, &lexer).map(|expanded| expanded.words)
 }
 
@@ -102,11 +103,22 @@ enum Quotes {
     Literal,
 }
 
+/// What becomes of escape characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Escapes {
+    /// They make the next character ordinary and disappear.
+    Resolved,
+    /// The same, but they stay.
+    Kept,
+    /// They stay for the pattern that the text is; those that quotes made ordinary are doubled.
+    Pattern,
+}
+
 /// How to read words.
 struct Lexer<'a> {
     escape: char,
     quotes: Quotes,
-    raw_escapes: bool,
+    escapes: Escapes,
     /// A variable without a value stays as it is written.
     keep_unset: bool,
     lookup: &'a dyn Fn(&str) -> Option<String>,
@@ -123,7 +135,7 @@ fn run(text: &str, lexer: &Lexer<'_>) -> Result<Expanded, ExpandError> {
         used: BTreeSet::new(),
         undefined: BTreeSet::new(),
     };
-    let (text, words) = state.until(None, lexer.raw_escapes)?;
+    let (text, words) = state.until(None, lexer.escapes)?;
     Ok(Expanded { text, words, used: state.used, undefined: state.undefined })
 }
 
@@ -164,7 +176,7 @@ impl Words {
 
 impl State<'_> {
     /// Everything up to `stop`, which is consumed, or the end.
-    fn until(&mut self, stop: Option<char>, raw: bool) -> Result<(String, Vec<String>), ExpandError> {
+    fn until(&mut self, stop: Option<char>, escapes: Escapes) -> Result<(String, Vec<String>), ExpandError> {
         let mut text = String::new();
         let mut words = Words::default();
         while let Some(&c) = self.chars.peek() {
@@ -180,11 +192,16 @@ impl State<'_> {
                     words.split(&value);
                 }
                 '\'' | '"' if self.lexer.quotes != Quotes::Literal => {
-                    let value = if c == '"' { self.double_quoted(raw)? } else { self.single_quoted()? };
+                    let value = if c == '"' { self.double_quoted(escapes)? } else { self.single_quoted(escapes)? };
                     self.push(&mut text, &value)?;
                     words.word.push_str(&value);
                 }
-                _ => self.plain(raw, &mut text, &mut words),
+                '<' => {
+                    let value = self.possible_heredoc();
+                    text.push_str(&value);
+                    words.word.push_str(&value);
+                }
+                _ => self.plain(escapes, &mut text, &mut words),
             }
         }
         match stop {
@@ -197,14 +214,14 @@ impl State<'_> {
         }
     }
 
-    fn plain(&mut self, raw: bool, text: &mut String, words: &mut Words) {
+    fn plain(&mut self, escapes: Escapes, text: &mut String, words: &mut Words) {
         let Some(c) = self.chars.next() else { return };
         if c != self.lexer.escape {
             text.push(c);
             return words.split(c.encode_utf8(&mut [0; 4]));
         }
         let escaped = self.chars.next();
-        let kept = raw.then_some(c);
+        let kept = (escapes != Escapes::Resolved).then_some(c);
         for c in kept.into_iter().chain(escaped) {
             text.push(c);
             words.word.push(c);
@@ -222,12 +239,15 @@ impl State<'_> {
     }
 
     /// Nothing is special between single quotes, not even the escape character.
-    fn single_quoted(&mut self) -> Result<String, ExpandError> {
+    fn single_quoted(&mut self, escapes: Escapes) -> Result<String, ExpandError> {
         let mut text = self.quote();
         for c in self.chars.by_ref() {
             if c == '\'' {
                 text.extend((self.lexer.quotes == Quotes::Kept).then_some(c));
                 return Ok(text);
+            }
+            if escapes == Escapes::Pattern && c == self.lexer.escape {
+                text.push(c);
             }
             text.push(c);
         }
@@ -235,7 +255,7 @@ impl State<'_> {
     }
 
     /// Between double quotes variables are expanded, and the escape character escapes `"`, `$` and itself alone.
-    fn double_quoted(&mut self, raw: bool) -> Result<String, ExpandError> {
+    fn double_quoted(&mut self, escapes: Escapes) -> Result<String, ExpandError> {
         let mut text = self.quote();
         while let Some(&c) = self.chars.peek() {
             if c == '$' {
@@ -252,15 +272,30 @@ impl State<'_> {
                 text.push(c);
                 continue;
             }
-            text.extend(raw.then_some(c));
+            let raw = escapes != Escapes::Resolved;
             let special = |&next: &char| next == '"' || next == '$' || next == c;
             match self.chars.next_if(special) {
-                Some(escaped) => text.push(escaped),
+                Some(escaped) => text.extend(raw.then_some(c).into_iter().chain([escaped])),
                 None if self.chars.peek().is_none() => {}
-                None => text.push(c),
+                None => {
+                    let doubled = raw && (self.lexer.quotes != Quotes::Kept || escapes == Escapes::Pattern);
+                    text.extend(doubled.then_some(c).into_iter().chain([c]));
+                }
             }
         }
         Err(ExpandError::OpenQuote("double"))
+    }
+
+    /// `<`, or `<<` with the blanks behind it: a here-document's name may stand apart, and belongs to the same word.
+    fn possible_heredoc(&mut self) -> String {
+        let mut text: String = self.chars.next().into_iter().collect();
+        if let Some(second) = self.chars.next_if_eq(&'<') {
+            text.push(second);
+            while let Some(blank) = self.chars.next_if(|c| matches!(c, ' ' | '\t' | '\r')) {
+                text.push(blank);
+            }
+        }
+        text
     }
 
     /// The opening quote, consumed.
@@ -317,10 +352,11 @@ impl State<'_> {
     /// `${name-word}` and its like; with a `:` an empty variable counts as unset.
     fn operated(&mut self, name: &str, operator: char, colon: bool) -> Result<String, ExpandError> {
         let written = || format!("{}{operator}", if colon { ":" } else { "" });
-        if !matches!(operator, '-' | '+' | '?' | '#' | '%') {
+        let pattern = matches!(operator, '#' | '%');
+        if !matches!(operator, '-' | '+' | '?' | '#' | '%') || (pattern && colon) {
             return Err(ExpandError::Operator(name.to_owned(), written()));
         }
-        let (word, _) = self.until(Some('}'), matches!(operator, '#' | '%'))?;
+        let (word, _) = self.until(Some('}'), if pattern { Escapes::Pattern } else { Escapes::Resolved })?;
         let value = self.value(name);
         if value.is_none() && self.lexer.keep_unset {
             return Ok(format!("${{{name}{}{word}}}", written()));
@@ -357,8 +393,8 @@ impl State<'_> {
     /// `${name/pattern/replacement}`, with two slashes for every match.
     fn replaced(&mut self, name: &str) -> Result<String, ExpandError> {
         let all = self.chars.next_if_eq(&'/').is_some();
-        let (pattern, _) = self.until(Some('/'), true)?;
-        let (replacement, _) = self.until(Some('}'), true)?;
+        let (pattern, _) = self.until(Some('/'), Escapes::Pattern)?;
+        let (replacement, _) = self.until(Some('}'), Escapes::Kept)?;
         let Some(value) = self.value(name) else {
             let slashes = if all { "//" } else { "/" };
             let kept = self.lexer.keep_unset.then(|| format!("${{{name}{slashes}{pattern}/{replacement}}}"));

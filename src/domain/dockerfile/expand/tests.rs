@@ -57,6 +57,9 @@ fn variables_quotes_and_escapes_become_text() {
         ("${}", "error: `${` is not followed by a variable's name"),
         ("${:-a}", "error: `${` is not followed by a variable's name"),
         ("${{FOO}}", "error: `${` is not followed by a variable's name"),
+        ("${FOO:#x}", "error: `${FOO:#…}` is not supported; there are :- - :+ + :? ? # ## % %% / and //"),
+        ("${FILE#'a'/\"b\"}", "/c.tar.gz"),
+        ("a < << b", "a < << b"),
         ("${FOO=a}", "error: `${FOO=…}` is not supported; there are :- - :+ + :? ? # ## % %% / and //"),
         ("${FOO:=a}", "error: `${FOO:=…}` is not supported; there are :- - :+ + :? ? # ## % %% / and //"),
     ] {

@@ -61,6 +61,7 @@ fn single_patterns_match_as_in_docker() {
         ("../x", "x", false),
         ("/", "file", false),
         ("docs\r", "docs", true),
+        ("docs /", "docs", true),
     ] {
         assert_eq!(ignores(pattern, path), expected, "{pattern:?} {path}");
     }

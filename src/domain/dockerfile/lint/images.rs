@@ -20,10 +20,8 @@ pub(super) fn check(facts: &Facts<'_>, found: &mut Found) {
             pinned(&base.text, stage.from.at, found);
         }
         for from in stage.instructions.iter().flat_map(|instruction| sources(&instruction.value)) {
-            let named = |index: usize| facts.dockerfile.stages.get(index).is_some();
-            let known = from.value.parse::<usize>().is_ok() || facts.stage(from.value).is_some_and(named);
-            if !known {
-                pinned(from.value, from.at, found);
+            if from.index.is_none() && facts.stage(&from).is_none() {
+                pinned(from.from, from.at, found);
             }
         }
         if facts.image(index).is_some_and(has_no_shell) {

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     ast::{CommandLine, Dockerfile, Instruction, Stage},
     expand::{Expanded, expand},
-    problem::{Located, Position, Problem, Warning},
+    problem::{Position, Problem, Warning},
 };
 
 /// The names of all rules, the parser's included, with what each one is about.
@@ -121,9 +121,9 @@ impl<'a> Facts<'a> {
         self.dockerfile.stages.iter().enumerate()
     }
 
-    /// The stage that `--from` or `from=` names, by name or index.
-    fn stage(&self, from: &str) -> Option<usize> {
-        from.parse().ok().filter(|index| *index < self.dockerfile.stages.len()).or_else(|| self.named(from))
+    /// The stage that `--from` or `from=` names.
+    fn stage(&self, source: &Source<'_>) -> Option<usize> {
+        source.index.filter(|index| *index < self.dockerfile.stages.len()).or_else(|| self.named(source.from))
     }
 
     fn named(&self, from: &str) -> Option<usize> {
@@ -155,16 +155,26 @@ fn defaults(dockerfile: &Dockerfile) -> BTreeMap<String, String> {
     defaults
 }
 
-/// The stages and images that an instruction takes files from.
-fn sources(instruction: &Instruction) -> Vec<Located<&str>> {
+/// A stage or image that an instruction takes files from.
+struct Source<'a> {
+    from: &'a str,
+    at: Position,
+    /// Which stage it is by number; only COPY counts stages.
+    index: Option<usize>,
+}
+
+fn sources(instruction: &Instruction) -> Vec<Source<'_>> {
     match instruction {
-        Instruction::Copy(copy) => copy.from.iter().map(|from| Located::new(&*from.value, from.at)).collect(),
+        Instruction::Copy(copy) => {
+            let from = copy.from.iter();
+            from.map(|from| Source { from: &from.value, at: from.at, index: from.value.parse().ok() }).collect()
+        }
         Instruction::Run(run) => run
             .mounts
             .iter()
             .flat_map(|mount| &mount.value.fields)
             .filter(|field| field.value.key == "from")
-            .filter_map(|field| Some(Located::new(field.value.value.as_ref()?.raw(), field.at)))
+            .filter_map(|field| Some(Source { from: field.value.value.as_ref()?.raw(), at: field.at, index: None }))
             .collect(),
         _ => Vec::new(),
     }

@@ -46,25 +46,24 @@ fn references(facts: &Facts<'_>, found: &mut Found) {
             found.push("stage-name-typo", problem);
         }
         for from in stage.instructions.iter().flat_map(|instruction| sources(&instruction.value)) {
-            let number = from.value.parse::<usize>().ok();
-            let message = match (facts.stage(from.value), number) {
+            let message = match (facts.stage(&from), from.index) {
                 (Some(other), _) if other >= index => {
-                    format!("stage {} does not come before this one; move it up", from.value)
+                    format!("stage {} does not come before this one; move it up", from.from)
                 }
                 (None, Some(number)) => {
                     format!("there is no stage {number}; stages count from 0 to {}", facts.dockerfile.stages.len() - 1)
                 }
                 (None, None) => {
-                    if let Some(near) = typo(from.value) {
-                        let message = format!("no stage is called {}, so this is an image", from.value);
-                        let problem = Problem::new(from.at, from.value, message).suggesting(Some(near));
+                    if let Some(near) = typo(from.from) {
+                        let message = format!("no stage is called {}, so this is an image", from.from);
+                        let problem = Problem::new(from.at, from.from, message).suggesting(Some(near));
                         found.push("stage-name-typo", problem);
                     }
                     continue;
                 }
                 _ => continue,
             };
-            found.add("later-stage", from.at, from.value, message);
+            found.add("later-stage", from.at, from.from, message);
         }
     }
 }
@@ -80,7 +79,7 @@ fn unused(facts: &Facts<'_>, found: &mut Found) {
         queue.extend(facts.parents.get(index).copied().flatten());
         let instructions = facts.dockerfile.stages.get(index).map(|stage| &*stage.instructions).unwrap_or_default();
         let names = instructions.iter().flat_map(|instruction| sources(&instruction.value));
-        queue.extend(names.filter_map(|from| facts.stage(from.value)).filter(|other| *other < index));
+        queue.extend(names.filter_map(|from| facts.stage(&from)).filter(|other| *other < index));
     }
     for (index, stage) in facts.stages().filter(|(index, _)| !used.contains(index)) {
         let name = stage.name.as_ref().map_or_else(|| index.to_string(), |name| name.value.clone());

@@ -51,7 +51,7 @@ pub(super) fn add(
     let flags = context.flags(statement, &ADD_FLAGS, "ADD");
     Ok(Instruction::Add(AddInstruction {
         checksum: flags.word("checksum"),
-        keep_git_dir: flags.switch("keep-git-dir").unwrap_or(false),
+        keep_git_dir: flags.switch("keep-git-dir"),
         unpack: flags.switch("unpack"),
         files: files(statement, &flags, heredocs, "ADD")?,
     }))
@@ -95,7 +95,7 @@ fn files(
         mode: flags.word("chmod"),
         parents: flags.switch("parents").unwrap_or(false),
         link: flags.switch("link").unwrap_or(false),
-        exclude: flags.values("exclude").map(|value| value.located().map(Word::new)).collect(),
+        exclude: flags.values("exclude").map(Unquoted::located).collect(),
         sources: words.into_iter().map(source).collect(),
         destination,
     })

@@ -51,13 +51,13 @@ impl Unquoted {
     }
 }
 
-/// Splits flags off: words at the beginning with two dashes, quotes and backslashes (whatever the escape directive
-/// says) removed. A lone `--` ends them. The rest is returned without blanks around it.
-pub(super) fn split(part: Part<'_>) -> (Vec<Unquoted>, Part<'_>) {
+/// Splits flags off: words at the beginning with two dashes, quotes and escapes removed. A lone `--` ends them. The rest
+/// is returned without blanks around it.
+pub(super) fn split(part: Part<'_>, escape: char) -> (Vec<Unquoted>, Part<'_>) {
     let mut flags = Vec::new();
     let mut rest = part.trim();
     while rest.text().starts_with("--") {
-        let (flag, end) = first_word(rest);
+        let (flag, end) = first_word(rest, escape);
         rest = rest.from(end).trim();
         if flag.text == "--" {
             break;
@@ -68,7 +68,7 @@ pub(super) fn split(part: Part<'_>) -> (Vec<Unquoted>, Part<'_>) {
 }
 
 /// The first word, unquoted, and where it ends.
-fn first_word(part: Part<'_>) -> (Unquoted, usize) {
+fn first_word(part: Part<'_>, escape: char) -> (Unquoted, usize) {
     let mut word = Unquoted { text: String::new(), places: Vec::new() };
     let mut quote = None;
     let mut end = part.text().len();
@@ -89,7 +89,7 @@ fn first_word(part: Part<'_>) -> (Unquoted, usize) {
             }
             _ => {}
         }
-        if c == '\\' {
+        if c == escape {
             let Some(escaped) = chars.next() else { break };
             (offset, c) = escaped;
         }

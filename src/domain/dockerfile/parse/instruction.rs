@@ -46,9 +46,9 @@ pub(super) struct Statement<'a> {
 }
 
 impl<'a> Statement<'a> {
-    pub fn split(part: Part<'a>) -> Self {
+    pub fn split(part: Part<'a>, escape: char) -> Self {
         let end = part.text().find(|c: char| c.is_ascii_whitespace() || c == '\u{b}').unwrap_or(part.text().len());
-        let (flags, arguments) = flags::split(part.from(end));
+        let (flags, arguments) = flags::split(part.from(end), escape);
         Self { keyword: part.sub(0, end), flags, arguments }
     }
 
@@ -59,11 +59,11 @@ impl<'a> Statement<'a> {
 
     /// Whether `<<NAME` announces a here-document in this instruction, or in the one that ONBUILD holds. A misspelt
     /// instruction counts as what it was meant to be, lest each line of the document be complained of.
-    pub fn takes_heredocs(&self) -> bool {
+    pub fn takes_heredocs(&self, escape: char) -> bool {
         match self.name().or_else(|| closest(self.keyword.text(), NAMES)) {
             Some("ONBUILD") => {
-                let inner = Self::split(self.arguments);
-                inner.name() != Some("ONBUILD") && inner.takes_heredocs()
+                let inner = Self::split(self.arguments, escape);
+                inner.name() != Some("ONBUILD") && inner.takes_heredocs(escape)
             }
             Some("RUN" | "COPY" | "ADD") => !matches!(words::json(self.arguments), Json::Strings(_)),
             _ => false,
@@ -245,7 +245,7 @@ impl Context {
         if statement.arguments.is_empty() {
             return Err(statement.keyword.problem("ONBUILD needs an instruction"));
         }
-        let inner = Statement::split(statement.arguments);
+        let inner = Statement::split(statement.arguments, self.escape);
         if let Some(name @ ("ONBUILD" | "FROM" | "MAINTAINER")) = inner.name() {
             return Err(inner.keyword.problem(format!("ONBUILD cannot hold {name}")));
         }

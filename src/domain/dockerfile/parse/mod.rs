@@ -107,10 +107,10 @@ impl Parser<'_> {
     }
 
     fn instruction(&mut self, line: &Line) {
-        let statement = Statement::split(line.part());
+        let statement = Statement::split(line.part(), self.context.escape);
         let name = statement.name();
         let mut heredocs = Vec::new();
-        if statement.takes_heredocs() {
+        if statement.takes_heredocs(self.context.escape) {
             for announced in words::announced(line.part().text()) {
                 let delimiter = announced.name.clone();
                 match self.reader.heredoc(announced) {

@@ -283,7 +283,7 @@ fn copies_have_flags_sources_and_a_destination() {
     assert_eq!(copy.from.unwrap().value, "Build");
     assert_eq!(copy.files.mode.as_ref().unwrap().value.raw(), "0755");
     assert!(copy.files.parents && !copy.files.link);
-    let exclude: Vec<_> = copy.files.exclude.iter().map(|word| word.value.raw()).collect();
+    let exclude: Vec<_> = copy.files.exclude.iter().map(|word| &*word.value).collect();
     assert_eq!(exclude, ["*.md", "a b"]);
     assert_eq!(paths(&copy.files), ["a", "b", "/to/"]);
 
@@ -292,7 +292,7 @@ fn copies_have_flags_sources_and_a_destination() {
     else {
         panic!()
     };
-    assert_eq!((add.keep_git_dir, add.unpack, add.checksum.is_some()), (true, Some(false), true));
+    assert_eq!((add.keep_git_dir, add.unpack, add.checksum.is_some()), (Some(true), Some(false), true));
     assert_eq!(paths(&add.files), ["a b", "c", "/to"]);
 }
 
@@ -306,10 +306,11 @@ fn here_documents_stand_anywhere_and_several_at_once() {
             &["E", "F G"],
             &["\ta\n", "\tb\n"],
         ),
+        ("RUN cat << E <<\tF\nE\nF\n", "cat << E <<\tF", &["E", "F"], &["", ""]),
         ("RUN 3<<E cat <&3\nE\n", "3<<E cat <&3", &["E"], &[""]),
         ("RUN cat <<E |\\\n sort\nx\r\nE\r\n", "cat <<E | sort", &["E"], &["x\r\n"]),
         ("RUN <<E\n# no comment\nE\n", "<<E", &["E"], &["# no comment\n"]),
-        ("RUN echo <<<x '<<E' << E $((1<<2)) \"a <<F\"", "echo <<<x '<<E' << E $((1<<2)) \"a <<F\"", &[], &[]),
+        ("RUN echo <<<x '<<E' $((1<<2)) \"a <<F\"", "echo <<<x '<<E' $((1<<2)) \"a <<F\"", &[], &[]),
         ("RUN echo it's <<E", "echo it's <<E", &[], &[]),
         ("RUN [\"echo\", \"<<E\"]\nUSER a", "", &[], &[]),
     ] {
@@ -334,6 +335,7 @@ fn a_here_document_is_a_script_or_input() {
         ("RUN a", Program::Shell("a".into())),
         ("RUN [\"a\"]", Program::Exec(vec!["a".into()])),
         ("RUN <<E\na\n\tb\nE", Program::Shell("a\n\tb\n".into())),
+        ("RUN << E\na\nE", Program::Shell("a\n".into())),
         ("RUN <<-'E'\n\ta\n\tE", Program::Shell("a\n".into())),
         ("RUN <<-E\n\t#!/bin/x\n\ty\nE", script("E", "#!/bin/x\ny\n")),
         ("RUN cat <<-E <<'F'\n\ta\nE\nb\nF", Program::Shell("cat <<-E <<'F'\n\ta\nE\nb\nF".into())),
@@ -421,6 +423,7 @@ fn each_problem_is_told_with_its_place_and_what_was_meant() {
             "2:13: variables are not filled in here; give the image a stage: FROM … AS NAME, then from=NAME",
         ),
         ("RUN --mount=type=bind,uid=1 y", "2:23: a bind mount has no `uid`"),
+        ("RUN --mount=type=ssh,src=a y", "2:22: a ssh mount has no `src`"),
         ("RUN --mount=type=cache,uid=x y", "2:24: uid takes a number, found `x`"),
         ("RUN --mount=type=cache,mode=9 y", "2:24: mode takes an octal number, found `9`"),
         ("RUN --mount=type=tmpfs,size=big y", "2:24: size takes bytes as in 64m or 1g, found `big`"),

@@ -84,7 +84,7 @@ pub(super) fn word(part: Part<'_>) -> Located<Word> {
 }
 
 /// The here-documents that a line announces, without their content, in order. As in BuildKit a word is one that begins
-/// with `<<`, after digits perhaps, and has no other `<`.
+/// with `<<`, after digits perhaps, and has no other `<`; blanks may stand behind `<<`.
 pub(super) fn announced(line: &str) -> Vec<Heredoc> {
     if !line.contains("<<") {
         return Vec::new();
@@ -97,6 +97,7 @@ pub(super) fn announced(line: &str) -> Vec<Heredoc> {
 pub(super) fn heredoc(word: &str) -> Option<Heredoc> {
     let rest = word.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix("<<")?;
     let (strip_tabs, rest) = rest.strip_prefix('-').map_or((false, rest), |rest| (true, rest));
+    let rest = rest.trim_start_matches(|c: char| c.is_ascii_whitespace());
     if rest.is_empty() || rest.contains('<') {
         return None;
     }

@@ -1,0 +1,3 @@
+﻿# escape=\
+FROM a:1
+RUN true
