@@ -1,7 +1,10 @@
 //! One file per subcommand: wires domain to shell, reads top to bottom.
 
 pub mod agent;
+pub mod build;
+pub mod images;
 pub mod install;
 pub mod operator;
 pub mod package;
+pub mod store;
 pub mod wrapper;

@@ -1,5 +1,7 @@
 //! The generated `/etc/passwd` and `/etc/group` of a build Pod, and reading a home out of such a file.
 
+use serde::{Deserialize, Serialize};
+
 /// The home of a user that has none: always writable, since `/tmp` is.
 pub const FALLBACK_HOME: &str = "/tmp/home";
 
@@ -36,6 +38,50 @@ pub fn home(passwd: &str, uid: u32) -> Option<&str> {
     })
 }
 
+/// Whom a process runs as.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Account {
+    /// User ID.
+    pub uid: u32,
+    /// Group ID.
+    pub gid: u32,
+    /// Further groups.
+    pub groups: Vec<u32>,
+}
+
+/// The account that `user` of an image config (`user[:group]`, names or numbers; empty is root) means with these files;
+/// none when they have no such name (OCI image-spec, config.md "User").
+#[must_use]
+pub fn account(user: &str, passwd: &str, group: &str) -> Option<Account> {
+    let (name, wanted_group) = user.split_once(':').map_or((user, None), |(user, group)| (user, Some(group)));
+    let name = if name.is_empty() { "0" } else { name };
+    let fields = |line: &str| line.split(':').map(str::to_owned).collect::<Vec<_>>();
+    let entry = passwd.lines().map(fields).find(|entry| {
+        entry.first().is_some_and(|found| found == name) || entry.get(2).is_some_and(|found| found == name)
+    });
+    let number = |index: usize| entry.as_ref().and_then(|entry| entry.get(index)?.parse().ok());
+    let uid = number(2).or_else(|| name.parse().ok())?;
+    let login = entry.as_ref().and_then(|entry| entry.first()).map(String::as_str);
+    let mut groups = Vec::new();
+    let mut gid = number(3).unwrap_or(0);
+    for line in group.lines().map(fields) {
+        let (Some(name), Some(id)) = (line.first(), line.get(2).and_then(|id| id.parse().ok())) else { continue };
+        if wanted_group == Some(name) {
+            gid = id;
+        }
+        let members = line.get(3).map(String::as_str).unwrap_or_default();
+        if wanted_group.is_none() && login.is_some_and(|login| members.split(',').any(|member| member == login)) {
+            groups.push(id);
+        }
+    }
+    match wanted_group.map(str::parse) {
+        Some(Ok(number)) => gid = number,
+        Some(Err(_)) if !group.lines().any(|line| line.split(':').next() == wanted_group) => return None,
+        _ => {}
+    }
+    Some(Account { uid, gid, groups })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,5 +107,24 @@ mod tests {
     fn groups_name_the_group_of_the_user() {
         assert_eq!(group(65532), "root:x:0:\nbuild:x:65532:\nnogroup:x:65534:\n");
         assert_eq!(group(0), "root:x:0:\nnogroup:x:65534:\n");
+    }
+
+    #[test]
+    fn users_of_image_configs_are_looked_up_as_runtimes_do() {
+        let passwd = "root:x:0:0::/root:/bin/sh\nbuilder:x:1000:100::/home/builder:/bin/sh\n";
+        let group = "root:x:0:\nusers:x:100:\ndocker:x:999:other,builder\nstaff:x:50:\n";
+        let of = |uid, gid, groups: &[u32]| Some(Account { uid, gid, groups: groups.to_vec() });
+        for (user, expected) in [
+            ("", of(0, 0, &[])),
+            ("builder", of(1000, 100, &[999])),
+            ("1000", of(1000, 100, &[999])),
+            ("4242", of(4242, 0, &[])),
+            ("builder:staff", of(1000, 50, &[])),
+            ("7:8", of(7, 8, &[])),
+            ("nobody", None),
+            ("builder:nogroup", None),
+        ] {
+            assert_eq!(account(user, passwd, group), expected, "{user}");
+        }
     }
 }
