@@ -26,7 +26,7 @@ pub(super) use summary::columns;
 use world::{World, blocking};
 
 use crate::{
-    api::v1alpha1::{ConfigMapSource, InlineSource, MinimalImageSpec, Source},
+    api::v1alpha1::{InlineSource, MinimalImageSpec, Source},
     cli::BuildArgs,
     domain::{
         artifact::{Artifact, OutputReport},
@@ -85,11 +85,16 @@ fn world(args: BuildArgs) -> anyhow::Result<World> {
     let file = file(&args);
     let text = fs::read_to_string(&file).with_context(|| format!("failed to read {}", file.display()))?;
     let resource = resource_file::parse(&text).with_context(|| format!("unable to use {}", file.display()))?;
-    let spec = with_context(resource.spec, context.is_some());
+    let mut spec = resource.spec;
+    let nameless = if context.is_some() { with_context(&mut spec) } else { Vec::new() };
     let plan = Plan::new(&spec).map_err(|problems| refused(&file, &problems))?;
     check(&plan, context.is_some()).with_context(|| format!("unable to build {} here", file.display()))?;
     let store = Store::open(args.store.clone())?;
-    Ok(World::new(args, plan, context, store))
+    let world = World::new(args, plan, context, store);
+    for tag in nameless {
+        world.progress.warn(&format!("the tag {tag} is left out: CONTEXT is files, not a commit"));
+    }
+    Ok(world)
 }
 
 fn file(args: &BuildArgs) -> PathBuf {
@@ -97,17 +102,13 @@ fn file(args: &BuildArgs) -> PathBuf {
     args.file.clone().or_else(in_context).unwrap_or_else(|| FILE.into())
 }
 
-/// A directory takes the place of any source; what the spec says of it only decides what tags may name.
-fn with_context(mut spec: MinimalImageSpec, has_context: bool) -> MinimalImageSpec {
-    if has_context {
-        let inline = || Source { inline: Some(InlineSource { files: Vec::new() }), ..Source::default() };
-        let source = spec.source.get_or_insert_with(inline);
-        if let Some(ConfigMapSource { .. }) = source.config_map {
-            *source = inline();
-        }
-        source.directory = None;
-    }
-    spec
+/// A directory takes the place of any source. Gives the tags that are left out: nobody can say of a directory which
+/// commit it is, files may have been changed since.
+fn with_context(spec: &mut MinimalImageSpec) -> Vec<String> {
+    let inline = InlineSource { files: Vec::new() };
+    spec.source = Some(Source { inline: Some(inline), ..Source::default() });
+    let of_a_commit = |tag: &mut String| tag.contains("$(commit)") || tag.contains("$(commitShort)");
+    spec.destination.tags.extract_if(.., of_a_commit).collect()
 }
 
 fn refused(file: &Path, problems: &[Problem]) -> anyhow::Error {

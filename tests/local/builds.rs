@@ -93,6 +93,21 @@ async fn a_pushed_image_has_its_digest_and_tags() {
 }
 
 #[tokio::test]
+async fn files_are_no_commit_that_a_tag_could_name() {
+    let machine = Machine::new(users()[0]).await;
+    machine.stage("echo content >out");
+    let text = fs::read_to_string(machine.path("work/minimalimage.yaml")).unwrap();
+    let text = text
+        .replace("/app}", "/app, tags: [latest, \"$(commit)\", \"v-$(commitShort)\"]}")
+        .replace("spec:\n", "spec:\n  source: {git: {url: \"https://git.example.com/app.git\"}, directory: app}\n");
+    machine.file("minimalimage.yaml", &text);
+    let result = machine.build(&[]);
+    assert_eq!(result["tags"].as_array().unwrap().len(), 1);
+    let said = String::from_utf8(machine.run(&["build", "."]).stderr).unwrap();
+    assert!(said.contains("the tag $(commit) is left out"), "{said}");
+}
+
+#[tokio::test]
 async fn layers_are_unpacked_as_the_specification_says() {
     for user in users() {
         let machine = Machine::new(user).await;
