@@ -6,14 +6,14 @@ use anyhow::Context as _;
 use clap::Parser;
 use minimalimage::{
     api::crd,
-    cli::{AgentCommand, Cli, Command, LogFormat},
+    cli::{AgentCommand, Cli, Command, LogFormat, SandboxProcess},
     cmd::{
         agent::{self, AgentSettings, Remote},
-        install, lint, operator, package,
+        build, images, install, lint, operator, package, store,
         wrapper::{self, WrapperSettings},
     },
     domain::task::{AGENT_WORK_DIR, AgentMessage, SHARED_DIR, StageTask, TASK_VARIABLE},
-    shell::{chain, offline, telemetry},
+    shell::{chain, offline, sandbox, telemetry},
 };
 use tokio::runtime::{Builder, Runtime};
 
@@ -34,6 +34,17 @@ fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> anyhow::Result<u8> {
     match command {
+        Command::Build(args) => {
+            let runtime = single_threaded()?;
+            let result = runtime.block_on(build::run(*args));
+            runtime.shutdown_background();
+            result
+        }
+        Command::Images(args) => images::run(args).map(|()| 0),
+        Command::Store(command) => single_threaded()?.block_on(store::run(command)).map(|()| 0),
+        // Both before there is any thread, which the kernel would not let into other namespaces.
+        Command::Sandbox { process: None } => Ok(sandbox::enter()?),
+        Command::Sandbox { process: Some(SandboxProcess::Init) } => Ok(sandbox::init()?),
         Command::Operator(args) => {
             telemetry::start(&args.log, args.log_format == LogFormat::Json).context("--log is not a filter")?;
             Builder::new_multi_thread().enable_all().build()?.block_on(operator::run(*args)).map(|()| 0)

@@ -1,8 +1,11 @@
 //! One file per subcommand: wires domain to shell, reads top to bottom.
 
 pub mod agent;
+pub mod build;
+pub mod images;
 pub mod install;
 pub mod lint;
 pub mod operator;
 pub mod package;
+pub mod store;
 pub mod wrapper;

@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod artifact;
+pub mod bundle;
 pub mod credentials;
 pub mod decide;
 pub mod dockerfile;
@@ -20,6 +21,7 @@ pub mod passwd;
 pub mod plan;
 pub mod recipe;
 pub mod record;
+pub mod resource_file;
 pub mod settings;
 pub mod source;
 pub mod tail;

@@ -1,6 +1,7 @@
 //! The generated `/etc/passwd` and `/etc/group` of a build Pod, and reading a home out of such a file.
 
 use super::recipe::Owner;
+use serde::{Deserialize, Serialize};
 
 /// The home of a user that has none: always writable, since `/tmp` is.
 pub const FALLBACK_HOME: &str = "/tmp/home";
@@ -39,12 +40,14 @@ pub fn home(passwd: &str, uid: u32) -> Option<&str> {
 }
 
 /// A user of a container, looked up.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct User {
     /// User ID.
     pub uid: u32,
     /// Group ID.
     pub gid: u32,
+    /// Further groups.
+    pub groups: Vec<u32>,
     /// The home directory; `/` for a user without an entry.
     pub home: String,
 }
@@ -57,13 +60,15 @@ impl User {
     }
 }
 
-/// Looks `user` up as container runtimes do: `name[:group]`, either as a number too. A number needs no entry; without a
-/// group it is the entry's, else 0.
+/// Looks `user` up as container runtimes do (OCI image-spec, config.md "User"): `name[:group]`, either as a number too;
+/// empty is root. A number needs no entry; without a group it is the entry's, else 0, and the groups that have the user
+/// as a member come with it.
 ///
 /// # Errors
 /// When a name has no entry; says which.
 pub fn look_up(user: &str, passwd: &str, group: &str) -> Result<User, String> {
     let (name, wanted_group) = user.split_once(':').map_or((user, None), |(name, group)| (name, Some(group)));
+    let name = if name.is_empty() { "0" } else { name };
     let id: Option<u32> = name.parse().ok();
     let is_it = |fields: &Vec<&str>| match id {
         Some(id) => fields.get(2).is_some_and(|field| field.parse() == Ok(id)),
@@ -82,7 +87,18 @@ pub fn look_up(user: &str, passwd: &str, group: &str) -> Result<User, String> {
             .ok_or_else(|| format!("the group `{name}` is not in the image's /etc/group"))?,
     };
     let home = field(5).filter(|home| home.starts_with('/')).unwrap_or("/").to_owned();
-    Ok(User { uid, gid, home })
+    let groups = if wanted_group.is_none() { memberships(group, field(0)) } else { Vec::new() };
+    Ok(User { uid, gid, groups, home })
+}
+
+/// The groups that list `login` as a member.
+fn memberships(group: &str, login: Option<&str>) -> Vec<u32> {
+    let of_line = |line: &str| {
+        let mut fields = line.split(':').skip(2);
+        let (id, members) = (fields.next()?.parse().ok()?, fields.next()?);
+        members.split(',').any(|member| Some(member) == login).then_some(id)
+    };
+    group.lines().filter_map(of_line).collect()
 }
 
 fn group_id(group: &str, name: &str) -> Option<u32> {
@@ -128,6 +144,11 @@ mod tests {
         ] {
             assert_eq!(found(user), Ok((uid, gid, home.to_owned())), "{user}");
         }
+        assert_eq!(found(""), Ok((0, 0, "/root".to_owned())));
+        let members = "root:x:0:\nusers:x:1001:\ndocker:x:999:other,app\nstaff:x:50:\n";
+        let groups = |user: &str| look_up(user, passwd, members).map(|user| user.groups);
+        assert_eq!((groups("app"), groups("1000"), groups("7")), (Ok(vec![999]), Ok(vec![999]), Ok(Vec::new())));
+        assert_eq!(groups("app:staff"), Ok(Vec::new()));
         assert!(found("nobody").unwrap_err().contains("/etc/passwd"));
         assert!(found("app:none").unwrap_err().contains("/etc/group"));
         assert!(found("broken").is_err());

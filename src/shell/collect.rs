@@ -32,7 +32,8 @@ const NEARBY: usize = 8;
 pub enum Scope {
     /// A build container: modes are the files' own; the kernel's directories and ours are left out.
     Container,
-    /// A fetched source: of the modes only the executable bit means something.
+    /// A source, fetched or as somebody works in it: of the modes only the executable bit means something, and there is
+    /// no `.git`.
     Source,
 }
 
@@ -208,6 +209,9 @@ impl Collector<'_> {
             self.insert(found.item, path, metadata, destination.to_vec())?;
         }
         for name in names(path)? {
+            if self.is_git(&name) {
+                continue;
+            }
             let inner = path.join(OsStr::from_bytes(&name));
             let metadata = fs::symlink_metadata(&inner).map_err(|source| read(&inner, source))?;
             let target = below(destination, &name);
@@ -347,6 +351,9 @@ impl Collector<'_> {
     }
 
     fn exists(&self, named: &Path) -> Result<bool, CollectError> {
+        if named.iter().any(|part| self.is_git(part.as_bytes())) {
+            return Ok(false);
+        }
         let found = resolve(self.root, named, Last::Follow).map_err(|source| read(named, source))?;
         Ok(fs::symlink_metadata(found).is_ok())
     }
@@ -358,6 +365,11 @@ impl Collector<'_> {
         });
         let names = existing.unwrap_or_default().into_iter().take(NEARBY);
         names.map(|name| String::from_utf8_lossy(&name).into_owned()).collect()
+    }
+
+    /// A fetched source has no `.git`, which Git allows in no tree; a directory that somebody works in has one.
+    fn is_git(&self, name: &[u8]) -> bool {
+        self.scope == Scope::Source && name.eq_ignore_ascii_case(b".git")
     }
 
     fn is_left_out(&self, path: &Path) -> bool {

@@ -8,11 +8,37 @@ use crate::fixture::World;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// The manifest of an example, its public names replaced by the cluster's.
-fn manifest(name: &str) -> Value {
+/// The file of an example, its public names replaced by the cluster's.
+fn show(name: &str) -> String {
     let output = Command::new(format!("{ROOT}/tests/examples")).args(["show", name]).output().expect("tests/examples");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_saphyr::from_str(&String::from_utf8(output.stdout).unwrap()).unwrap()
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn manifest(name: &str) -> Value {
+    serde_saphyr::from_str(&show(name)).unwrap()
+}
+
+/// The digest that the example has when it is built on this machine, from its Git repository or its directory: the first
+/// in an empty store, the second with what that has.
+fn built_here(name: &str, source: &str) -> String {
+    let store = std::env::temp_dir().join(format!("minimalimage-examples-{}", std::process::id()));
+    let [file, registries] = ["yaml", "registries.yaml"].map(|end| store.with_extension(format!("{name}.{end}")));
+    fs::write(&file, show(name)).unwrap();
+    let hosts = ["MINIMALIMAGE_REGISTRY", "MINIMALIMAGE_REGISTRY2"].map(|variable| std::env::var(variable).unwrap());
+    fs::write(&registries, hosts.map(|host| format!("\"{host}\": {{plainHttp: true}}\n")).concat()).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_minimalimage"));
+    command.args(["build", "--quiet", "--file"]).arg(&file).arg("--store").arg(&store);
+    command.arg("--registries-file").arg(&registries);
+    if source == "directory" {
+        command.arg("--no-cache").arg(format!("{ROOT}/examples/{name}"));
+    }
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for path in [file, registries] {
+        fs::remove_file(path).unwrap();
+    }
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
 #[tokio::test]
@@ -38,10 +64,14 @@ async fn every_example_becomes_an_image_that_does_what_its_readme_says() {
         world.apply(resource, manifest["spec"].clone()).await;
         let image = world.ready(resource).await.image.unwrap();
         println!("{name}: {}", image.display_size);
+        for source in ["git", "directory"] {
+            assert_eq!(built_here(name, source), image.digest, "{name} from {source} without a cluster");
+        }
         assert!(image.size <= most, "{name} has {} bytes", image.size);
         if let Some(prints) = prints {
             let printed = world.run(name, &image.reference).await;
             assert!(printed.contains(prints), "{name}: {printed}");
         }
     }
+    fs::remove_dir_all(std::env::temp_dir().join(format!("minimalimage-examples-{}", std::process::id()))).unwrap();
 }

@@ -29,7 +29,7 @@ use crate::{
 
 /// The source's files by the step that copies them.
 pub struct Inputs {
-    trees: BTreeMap<usize, FileTree<PathBuf>>,
+    trees: BTreeMap<usize, (FileTree<PathBuf>, Digest)>,
     digest: Option<Digest>,
 }
 
@@ -52,13 +52,18 @@ impl Inputs {
     /// Sends the archive of a step that copies from the source.
     pub async fn send_source(&mut self, step: usize, channel: Channel) -> Result<Channel, AgentFailure> {
         let tree = self.trees.remove(&step);
-        let tree =
+        let (tree, digest) =
             tree.ok_or_else(|| AgentFailure::new(FailureReason::ArtifactInvalid, "a step was asked for twice"))?;
         let (channel, sent) = blocking(channel, move |channel| {
             let mut writer = channel.data_writer();
             let written = collect::write(&tree, &mut writer);
             // Sending fails with the connection; reading our own copy of the source should not fail at all.
-            written.map_err(source_failure).and_then(|_| writer.finish().map_err(interrupted))
+            let sent = written.map_err(source_failure)?;
+            if sent != digest {
+                let text = "the source was changed while it was built: build again";
+                return Err(AgentFailure::new(FailureReason::SourceInvalid, text));
+            }
+            writer.finish().map_err(interrupted)
         })
         .await?;
         sent.map(|()| channel)
@@ -72,8 +77,9 @@ fn prepare(recipe: &Recipe, root: &Path) -> Result<Inputs, AgentFailure> {
     for (index, step) in recipe.steps.iter().enumerate() {
         if let Step::CopySource { items, .. } = step {
             let tree = collect(root, items, Parents::None, Scope::Source, &ignore).map_err(source_failure)?;
-            digests.push(collect::write(&tree, io::sink()).map_err(source_failure)?);
-            trees.insert(index, tree);
+            let digest = collect::write(&tree, io::sink()).map_err(source_failure)?;
+            digests.push(digest);
+            trees.insert(index, (tree, digest));
         }
     }
     if recipe.image.is_none() {

@@ -116,7 +116,7 @@ impl Work<'_> {
                 }
             }
         };
-        let exclude = files.exclude.iter().map(|word| self.word(word)).collect::<Option<Vec<_>>>()?;
+        let exclude = files.exclude.iter().map(|pattern| pattern.value.clone()).collect();
         Some(Flags { mode, owner, named, exclude })
     }
 

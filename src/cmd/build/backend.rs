@@ -1,0 +1,134 @@
+//! The agent's surroundings on this machine: the source in a directory or fetched once, artifacts in the store.
+
+use std::{fs, os::unix::fs::symlink, path::Path, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use tokio::sync::Notify;
+use tokio_util::io::ReaderStream;
+
+use super::world::{World, blocking};
+use crate::{
+    cmd::agent::{Backend, LayerStream, LayerUpload, UploadError},
+    domain::{
+        artifact::Layer,
+        recipe::Key,
+        task::{AgentFailure, FailureReason, Limits, SourceTask},
+        value::Digest,
+    },
+    shell::{
+        chain,
+        source::{FetchEnvironment, fetch},
+        store::{BlobWriter, StoreError},
+    },
+};
+
+/// As in a Pod.
+const FETCH_TIME: Duration = Duration::from_mins(30);
+/// How much of a layer is read at once.
+const PIECE: usize = 256 << 10;
+
+/// One stage's view of the build.
+#[derive(Clone)]
+pub struct Local {
+    /// The build.
+    pub world: Arc<World>,
+    /// Told when the stage's key is not known: only then a sandbox is needed.
+    pub missed: Arc<Notify>,
+}
+
+/// A layer on its way into the store.
+pub struct StoreUpload(BlobWriter);
+
+impl Backend for Local {
+    type Upload = StoreUpload;
+
+    async fn fetch_source(&self, source: &SourceTask, into: &Path) -> Result<Option<i64>, AgentFailure> {
+        let from = match &self.world.context {
+            Some(context) => context.clone(),
+            None => self.world.fetched.get_or_try_init(|| self.fetch(source)).await?.clone(),
+        };
+        // The agent reads through the link; nothing is copied.
+        let linked = fs::remove_dir(into).and_then(|()| symlink(&from, into));
+        linked.map_err(|error| internal(&format!("failed to use {}", from.display()), &error))?;
+        // When its commit was made only a resource's status tells.
+        Ok(None)
+    }
+
+    async fn lookup(&self, key: Key) -> Result<Option<Digest>, AgentFailure> {
+        let found = self.world.store.artifact(&key);
+        if found.is_none() {
+            self.missed.notify_one();
+        }
+        Ok(found)
+    }
+
+    async fn open_layer(&self, layer: &Layer) -> Result<LayerStream, AgentFailure> {
+        let path = self.world.store.blob(layer.digest);
+        let file = tokio::fs::File::open(&path).await;
+        let file = file.map_err(|error| internal(&format!("failed to read {}", path.display()), &error))?;
+        let pieces = ReaderStream::with_capacity(file, PIECE);
+        Ok(pieces.map(|piece| piece.map_err(|error| internal("failed to read a layer", &error))).boxed())
+    }
+
+    async fn begin_upload(&self) -> Result<StoreUpload, UploadError> {
+        self.world.store.writer().map(StoreUpload).map_err(|error| UploadError::Final(stored(&error)))
+    }
+
+    async fn push_blob(&self, bytes: Bytes) -> Result<(), AgentFailure> {
+        self.world.store.write(&bytes).map(|_| ()).map_err(|error| stored(&error))
+    }
+
+    async fn push_manifest(&self, bytes: Bytes) -> Result<(), AgentFailure> {
+        self.push_blob(bytes).await
+    }
+}
+
+impl Local {
+    async fn fetch(&self, source: &SourceTask) -> Result<std::path::PathBuf, AgentFailure> {
+        let failed = |error: &dyn std::fmt::Display| AgentFailure::new(FailureReason::Internal, error.to_string());
+        let http = self.world.http().await.map_err(|error| failed(&error))?;
+        let work = self.world.store.run_directory().map_err(|error| stored(&error))?;
+        let [into, download] = ["source", "download"].map(|name| work.path().join(name));
+        for path in [&into, &download] {
+            fs::create_dir(path).map_err(|error| failed(&error))?;
+        }
+        let limits = Limits::default();
+        let environment = FetchEnvironment {
+            http: &http,
+            // There are no Secrets here: what wants a login is checked out by its user and given as CONTEXT.
+            secret_dir: &download,
+            config_map_dir: &download,
+            work_dir: &download,
+            limits: &limits,
+            time: FETCH_TIME,
+        };
+        let fetched = fetch(source, &environment, &into).await;
+        let fetched = fetched.map_err(|error| AgentFailure::new(error.reason(), chain(&error)))?;
+        fetched.warnings.iter().for_each(|warning| self.world.progress.warn(warning));
+        self.world.keep(work);
+        Ok(into)
+    }
+}
+
+impl LayerUpload for StoreUpload {
+    async fn write(&mut self, bytes: Bytes) -> Result<(), UploadError> {
+        // A page cache takes it; a thread of its own would cost more.
+        self.0.write(&bytes).map_err(|error| UploadError::Final(stored(&error)))
+    }
+
+    async fn finish(self, digest: Digest, _size: u64) -> Result<(), UploadError> {
+        let found = blocking(move || self.0.finish()).await;
+        let found = found.map_err(|error| UploadError::Final(internal("failed to store a layer", &*error)))?;
+        debug_assert_eq!(found, digest);
+        Ok(())
+    }
+}
+
+fn stored(error: &StoreError) -> AgentFailure {
+    AgentFailure::new(FailureReason::Internal, chain(error))
+}
+
+fn internal(what: &str, error: &(dyn std::error::Error + 'static)) -> AgentFailure {
+    AgentFailure::new(FailureReason::Internal, format!("{what}: {}", chain(error)))
+}

@@ -1,0 +1,9 @@
+//! `minimalimage build` on this machine: with a real OCI runtime and a real registry, as root and as an ordinary user.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers that fail fail their test")]
+
+mod builds;
+#[path = "../support/distribution.rs"]
+mod distribution;
+mod isolation;
+mod support;
