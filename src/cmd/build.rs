@@ -19,6 +19,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use tokio::task::JoinSet;
 
+pub(super) use login::keychain;
 use output::Finished;
 use stage::{Done, StageJob};
 use summary::Summary;

@@ -1,15 +1,14 @@
 //! `package`: this program as an image from scratch, by our own layer writer, assembly and registry client.
 
-use std::{fs, path::PathBuf};
+use std::fs;
 
 use anyhow::Context as _;
 use bytes::Bytes;
 
 use crate::{
     cli::PackageArgs,
-    cmd::operator::registries,
+    cmd::{build::keychain, operator::registries},
     domain::{
-        credentials::Keychain,
         files_layer::{PackedLayer, pack_tree},
         image::{self, ImageConfig, SourcedLayer},
         media_type,
@@ -44,8 +43,8 @@ pub async fn run(args: PackageArgs) -> anyhow::Result<()> {
     let layers = [SourcedLayer { layer, from: "minimalimage".into() }];
     let image = image::assemble(None, &layers, &config, &Platform::linux("amd64"))?;
     let network = Network { registries: registries(args.registries_file.as_deref())?, ..Network::default() };
-    let client = Registry::new(&network)?.with(docker_config()?);
     let repository = reference.repository();
+    let client = Registry::new(&network)?.with(keychain(&[repository]).await?);
     client.push_bytes(repository, Bytes::from(bytes)).await?;
     client.push_bytes(repository, Bytes::from(image.config)).await?;
     client.push_manifest(&reference, media_type::MANIFEST, Bytes::from(image.manifest)).await?;
@@ -60,18 +59,4 @@ fn pack(binary: &[u8]) -> anyhow::Result<PackedLayer> {
     tree.insert(TreePath::new(PROGRAM)?, attributes, Content::File { size, inode: None, source: binary })?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     Ok(pack_tree(&tree, threads)?)
-}
-
-/// The login of `docker login`; none when there is no such file.
-fn docker_config() -> anyhow::Result<Keychain> {
-    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".docker"));
-    let Some(directory) = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from).or_else(home) else {
-        return Ok(Keychain::default());
-    };
-    let path = directory.join("config.json");
-    match fs::read(&path) {
-        Ok(config) => Keychain::parse(&config).with_context(|| format!("failed to read {}", path.display())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Keychain::default()),
-        Err(error) => Err(error).with_context(|| format!("failed to read {}", path.display())),
-    }
 }

@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf, process::Command};
 
 use serde_json::{Value, json};
 
-use crate::support::{Layer, Machine, only_manifest, users};
+use crate::support::{Layer, Machine, only_manifest, stranger, users};
 
 fn cached(result: &Value) -> Vec<bool> {
     result["stages"].as_array().unwrap().iter().map(|stage| stage["cached"].as_bool().unwrap()).collect()
@@ -162,24 +162,30 @@ async fn values_from_secrets_are_the_callers_and_caches_stay() {
 #[tokio::test]
 async fn stages_that_wait_for_nobody_run_at_the_same_time() {
     let machine = Machine::new(users()[0]).await;
-    let stage = |own: &str, other: &str| {
+    let stage = |name: &str| {
         format!(
-            "  - name: {own}\n    image: {{registry}}/builder:1\n    copySource: false\n    \
-             caches: [{{name: c, path: /meet, persistentVolumeClaim: {{claimName: {own}}}}}]\n    \
-             run: echo {own} >out\n    # {other}\n"
+            "  - name: {name}\n    image: {{registry}}/builder:1\n    \
+             run: cat /proc/uptime; sleep 3; cat /proc/uptime; echo {name} >out\n"
         )
     };
     let copy = |from: &str| format!("    - {{from: {from}, source: /workspace/out, destination: /{from}}}\n");
     machine.resource(&format!(
         "  stages:\n{}{}  image:\n    copy:\n{}{}  destination: {{repository: {{registry}}/app}}\n",
-        stage("a", "b"),
-        stage("b", "a"),
+        stage("a"),
+        stage("b"),
         copy("a"),
         copy("b")
     ));
-    let result = machine.build(&[]);
-    assert_eq!(cached(&result), [false, false]);
-    assert_eq!(result["layers"].as_array().unwrap().len(), 2);
+    let output = machine.run(&["build", "."]);
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{log}");
+    // When each stage began and ended, by the machine's clock.
+    let times = |stage: &str| -> Vec<f64> {
+        let lines = log.lines().filter_map(|line| line.strip_prefix(&format!("{stage} | ")));
+        lines.map(|line| line.split(' ').next().unwrap().parse().unwrap()).collect()
+    };
+    let (a, b) = (times("a"), times("b"));
+    assert!(a[0] < b[1] && b[0] < a[1], "{log}");
 }
 
 #[tokio::test]
@@ -244,5 +250,20 @@ async fn pruning_keeps_the_images() {
         assert_eq!(fs::read_dir(machine.store().join("blobs")).unwrap().count(), 3);
         let second = machine.build(&[]);
         assert_eq!((cached(&second), &second["digest"]), (vec![false], &first["digest"]));
+    }
+}
+
+#[tokio::test]
+async fn without_subordinate_ids_there_is_only_root() {
+    if let Some(user) = stranger() {
+        let machine = Machine::new(user).await;
+        machine.stage("id -u >out");
+        let refusal = machine.refusal(&[]);
+        assert!(refusal.contains("/etc/owned") && refusal.contains("uidmap"), "{refusal}");
+        machine.push_plain_builder().await;
+        let output = machine.run(&["build", "--pull", "."]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && said.contains("warning: stages run as root"), "{said}");
+        assert_eq!(machine.lines("id -u", ""), ["0"]);
     }
 }

@@ -32,7 +32,7 @@ use crate::distribution::Distribution;
 /// The ordinary user that tests/setup makes; it has subordinate IDs.
 const USER: &str = "minimalimage-test";
 /// Nothing here takes that long.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// Somebody who builds.
 #[derive(Debug, Clone, Copy)]
@@ -52,6 +52,11 @@ pub fn users() -> Vec<User> {
     let entry = entry.expect("this test needs the user that tests/setup makes");
     let number = |index| entry.split(':').nth(index).unwrap().parse().unwrap();
     vec![own, User { uid: number(2), gid: number(3) }]
+}
+
+/// Somebody without subordinate IDs, when root runs the tests.
+pub fn stranger() -> Option<User> {
+    rustix::process::geteuid().is_root().then_some(User { uid: 65534, gid: 65534 })
 }
 
 /// A registry, a store of one user, and a directory to work in.
@@ -162,14 +167,14 @@ impl Machine {
         text.lines().map(str::to_owned).collect()
     }
 
-    pub fn client(&self) -> Client {
+    fn client() -> Client {
         let ranges = vec!["127.0.0.0/8".to_owned()];
         Registry::new(&Network { allowed_ranges: ranges, ..Network::default() }).unwrap().with(Keychain::default())
     }
 
     /// Pushes an image of `layers` as `builder:1`.
     pub async fn push_image(&self, name: &str, layers: &[Vec<u8>], config: Value) {
-        let (client, repository) = (self.client(), self.registry.repository(name));
+        let (client, repository) = (Self::client(), self.registry.repository(name));
         let mut descriptors = Vec::new();
         for layer in layers {
             let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -197,7 +202,12 @@ impl Machine {
     /// A shell and what this program needs to run, and on top of it a layer that takes things away.
     pub async fn push_builder(&self, user: &str) {
         let config = json!({"Env": ["PATH=/bin", "FROM_IMAGE=yes"], "User": user});
-        self.push_image("builder", &[first_layer(), second_layer()], config).await;
+        self.push_image("builder", &[first_layer(1234), second_layer()], config).await;
+    }
+
+    /// A builder in which all files are root's.
+    pub async fn push_plain_builder(&self) {
+        self.push_image("builder", &[first_layer(0)], json!({"Env": ["PATH=/bin"]})).await;
     }
 }
 
@@ -205,7 +215,7 @@ pub fn architecture() -> &'static str {
     if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }
 }
 
-fn first_layer() -> Vec<u8> {
+fn first_layer(owner: u64) -> Vec<u8> {
     let mut layer = Layer::default();
     let busybox = fs::read("/bin/busybox").expect("this test needs busybox-static, which tests/setup installs");
     for directory in ["bin", "etc", "tmp", "gone", "emptied", "usr", "usr/lib"] {
@@ -222,7 +232,7 @@ fn first_layer() -> Vec<u8> {
     layer.file("etc/group", b"root:x:0:\nbuilder:x:1000:\n", 0o644, 0);
     layer.file("gone/file", b"1", 0o644, 0);
     layer.file("emptied/old", b"1", 0o644, 0);
-    layer.file("etc/owned", b"1", 0o640, 1234);
+    layer.file("etc/owned", b"1", 0o640, owner);
     layer.hard_link("etc/second-name", "etc/owned");
     for (path, bytes) in libraries() {
         layer.file(path.trim_start_matches('/'), &bytes, 0o755, 0);

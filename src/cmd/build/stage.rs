@@ -54,6 +54,8 @@ const LONGEST_LINE: usize = 16 << 10;
 /// A container's last words; the kubelet takes as much.
 const LAST_WORDS: usize = 4096;
 const SOCKET: &str = "agent.sock";
+const ALONE: &str = "stages run as root of their sandbox, not as in a cluster: this user has no subordinate IDs, see \
+                     docs/build.md";
 /// Those that the operator passes on too.
 const PROXY_VARIABLES: [&str; 6] = ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"];
 
@@ -230,6 +232,9 @@ impl StageJob {
             world.progress.state(&name, "running");
             let mut session = Session::start(&Request::Run(Box::new(run))).await?;
             started.store(true, Ordering::SeqCst);
+            if !session.many_users {
+                world.progress.warn(ALONE);
+            }
             let (stdout, stderr) = (session.stdout.take(), session.stderr.take());
             let said = [
                 tokio::spawn(pass_on(stdout, Arc::clone(&world), name.clone())),

@@ -23,6 +23,7 @@ use tar::{Archive, Entry, EntryType};
 /// More than any image has; an archive that unpacks to more is an attack or a mistake.
 const MOST_BYTES: u64 = 64 << 30;
 const MOST_ENTRIES: u64 = 2_000_000;
+/// Of paths (Linux PATH_MAX) and of values of attributes (XATTR_SIZE_MAX).
 const LONGEST_PATH: usize = 4096;
 const LONGEST_VALUE: usize = 64 << 10;
 /// A file of this name deletes the file whose name follows (OCI image-spec, layer.md "Whiteouts").
@@ -116,9 +117,6 @@ impl Layer {
             return self.hide(above, OsStr::from_bytes(hidden));
         }
         let kind = entry.header().entry_type();
-        if matches!(kind, EntryType::Block | EntryType::Char) || kind.is_gnu_sparse() && entry.size() > MOST_BYTES {
-            return Ok(());
-        }
         self.open_parent(above)?;
         let place = Place { layer: self, path, name: &name };
         match kind {

@@ -218,6 +218,8 @@ pub struct Session {
     pub stdout: Option<ChildStdout>,
     /// What it writes of errors.
     pub stderr: Option<ChildStderr>,
+    /// Whether there are users beside root in it.
+    pub many_users: bool,
 }
 
 impl Session {
@@ -241,7 +243,7 @@ impl Session {
             .spawn()
             .map_err(|source| SandboxError::Start { program: program.into(), source })?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let mut session = Self { child, line: ours, stdout, stderr };
+        let mut session = Self { child, line: ours, stdout, stderr, many_users: true };
         let bytes = serde_json::to_vec(request).map_err(|_| SandboxError::Request)?;
         let length = u32::try_from(bytes.len()).map_err(|_| SandboxError::Request)?;
         session.line.write_all(&length.to_be_bytes()).await.map_err(SandboxError::Line)?;
@@ -258,7 +260,7 @@ impl Session {
 
     async fn give_users(&mut self) -> Result<(), SandboxError> {
         let id = self.child.id().ok_or(SandboxError::Request)?;
-        users::map(id).await?;
+        self.many_users = users::map(id).await?;
         self.line.write_u8(0).await.map_err(SandboxError::Line)
     }
 

@@ -10,8 +10,8 @@ use super::SandboxError;
 type Range = (u32, u32);
 
 /// Sets up the user namespace of the process `id`: with all subordinate IDs where newuidmap and newgidmap (shadow-utils)
-/// are there, else with this user alone.
-pub(super) async fn map(id: u32) -> Result<(), SandboxError> {
+/// are there, else with this user alone. Gives whether there are others.
+pub(super) async fn map(id: u32) -> Result<bool, SandboxError> {
     let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
     let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
     let name = passwd.lines().find(|line| line.split(':').nth(2) == Some(&uid.to_string()));
@@ -21,7 +21,7 @@ pub(super) async fn map(id: u32) -> Result<(), SandboxError> {
     if !users.is_empty() && !groups.is_empty() {
         let found = run("newuidmap", id, uid, &users).await? && run("newgidmap", id, gid, &groups).await?;
         if found {
-            return Ok(());
+            return Ok(true);
         }
     }
     let write = |file: &str, text: String| {
@@ -31,12 +31,12 @@ pub(super) async fn map(id: u32) -> Result<(), SandboxError> {
     // Without it the group map of an ordinary user is refused (user_namespaces(7)).
     write("setgroups", "deny".into())?;
     write("uid_map", format!("0 {uid} 1"))?;
-    write("gid_map", format!("0 {gid} 1"))
+    write("gid_map", format!("0 {gid} 1"))?;
+    Ok(false)
 }
 
-/// Whether there is more than this user in the namespaces that [`map`] makes.
-#[must_use]
-pub(super) fn arguments(id: u32, own: u32, ranges: &[Range]) -> Vec<String> {
+/// What newuidmap and newgidmap are called with.
+fn arguments(id: u32, own: u32, ranges: &[Range]) -> Vec<String> {
     let mut arguments = vec![id.to_string(), "0".into(), own.to_string(), "1".into()];
     let mut next = 1_u32;
     for (first, count) in ranges {

@@ -1,3 +1,5 @@
+//! Tests of [`super`] on real directories.
+
 use serde_json::json;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tests of [`super`] on real directories, as whoever runs them.
+
 use std::{
     fs,
     os::unix::fs::{MetadataExt as _, symlink},
