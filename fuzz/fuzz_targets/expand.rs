@@ -1,7 +1,7 @@
 //! Any text as a word, a here-document and an ignore file.
 
 #![no_main]
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)] // of the module only a part is used here
 
 #[path = "../../src/domain/dockerfile/mod.rs"]
 mod dockerfile;

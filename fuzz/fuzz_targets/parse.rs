@@ -1,7 +1,7 @@
 //! Any bytes as a Dockerfile: read, looked at by every rule, every word expanded.
 
 #![no_main]
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)] // of the module only a part is used here
 
 // The module alone, not the crate: instrumenting the clients for Kubernetes and registries would take ten minutes.
 #[path = "../../src/domain/dockerfile/mod.rs"]
