@@ -78,6 +78,22 @@ pub struct BuildArgs {
     /// current directory.
     #[arg(short, long)]
     pub file: Option<PathBuf>,
+    /// Build this Dockerfile with CONTEXT, without a MinimalImage. Default, where there is no MinimalImage: Dockerfile in
+    /// CONTEXT.
+    #[arg(long, conflicts_with = "file")]
+    pub dockerfile: Option<PathBuf>,
+    /// The stage of the Dockerfile that becomes the image. Default: the last.
+    #[arg(long, conflicts_with = "file")]
+    pub target: Option<String>,
+    /// Value of an ARG of the Dockerfile. Can be repeated.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = name_and_value, conflicts_with = "file")]
+    pub build_arg: Vec<(String, String)>,
+    /// The Dockerfile's image is called so. Can be repeated, with the same repository. Default: localhost/DIRECTORY:latest.
+    #[arg(short, long, value_name = "REPOSITORY[:TAG]", conflicts_with = "file")]
+    pub tag: Vec<String>,
+    /// A secret for `RUN --mount=type=secret`. Can be repeated.
+    #[arg(long, value_name = "id=ID,(src=FILE|env=NAME)")]
+    pub secret: Vec<SecretArgument>,
     /// Push to spec.destination, with its tags. The login comes from the Docker config file, as for docker push.
     #[arg(long)]
     pub push: bool,
@@ -108,6 +124,51 @@ pub struct BuildArgs {
     /// YAML file: registry host → plainHttp, caCertificates (PEM), mirrors; as for the operator.
     #[arg(long, env = "MINIMALIMAGE_REGISTRIES_FILE")]
     pub registries_file: Option<PathBuf>,
+}
+
+/// A secret of a build and where its value is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretArgument {
+    /// Its name.
+    pub id: String,
+    /// Where its value is.
+    pub from: SecretFrom,
+}
+
+/// Where a secret's value is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretFrom {
+    /// In a file.
+    File(PathBuf),
+    /// In a variable of the caller.
+    Variable(String),
+}
+
+impl FromStr for SecretArgument {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (mut id, mut from) = (None, None);
+        for part in text.split(',') {
+            match part.split_once('=') {
+                Some(("id", name)) => id = Some(name.to_owned()),
+                Some(("src" | "source", path)) => from = Some(SecretFrom::File(path.into())),
+                Some(("env", name)) => from = Some(SecretFrom::Variable(name.to_owned())),
+                _ => return Err(format!("`{part}` is unknown, expected id=ID and src=FILE or env=NAME")),
+            }
+        }
+        let id = id.filter(|id| !id.is_empty()).ok_or("it has no id=ID")?;
+        // As docker build has it, a variable of the same name.
+        let from = from.unwrap_or_else(|| SecretFrom::Variable(id.clone()));
+        Ok(Self { id, from })
+    }
+}
+
+fn name_and_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("expected NAME=VALUE".into()),
+    }
 }
 
 /// A form in which an image is written to the disk.

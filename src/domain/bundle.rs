@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{
     environment::HOST_NAME,
     passwd::User,
-    plan::{HOME, WORKSPACE},
+    plan::{Account, HOME, WORKSPACE},
     task::SHARED_DIR,
 };
 
@@ -221,9 +221,13 @@ pub fn environment(image: &[String], restricted: bool, pod: Vec<(String, String)
 
 /// The scratch volumes of the build container: name and place.
 #[must_use]
-pub fn volumes(restricted: bool) -> Vec<(&'static str, &'static str)> {
+pub fn volumes(account: Account) -> Vec<(&'static str, &'static str)> {
     let workspace = ("workspace", WORKSPACE);
-    if restricted { vec![workspace, ("tmp", "/tmp"), ("home", HOME)] } else { vec![workspace] }
+    match account {
+        Account::Restricted => vec![workspace, ("tmp", "/tmp"), ("home", HOME)],
+        Account::Image => vec![workspace],
+        Account::Root => Vec::new(),
+    }
 }
 
 fn mount(kind: &str, destination: &str, options: &[&str]) -> Value {

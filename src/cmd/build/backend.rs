@@ -1,6 +1,12 @@
 //! The agent's surroundings on this machine: the source in a directory or fetched once, artifacts in the store.
 
-use std::{fs, os::unix::fs::symlink, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -44,10 +50,7 @@ impl Backend for Local {
     type Upload = StoreUpload;
 
     async fn fetch_source(&self, source: &SourceTask, into: &Path) -> Result<Option<i64>, AgentFailure> {
-        let from = match &self.world.context {
-            Some(context) => context.clone(),
-            None => self.world.fetched.get_or_try_init(|| self.fetch(source)).await?.clone(),
-        };
+        let from = self.world.source(source).await?;
         // The agent reads through the link; nothing is copied.
         let linked = fs::remove_dir(into).and_then(|()| symlink(&from, into));
         linked.map_err(|error| internal(&format!("failed to use {}", from.display()), &error))?;
@@ -84,11 +87,19 @@ impl Backend for Local {
     }
 }
 
-impl Local {
-    async fn fetch(&self, source: &SourceTask) -> Result<std::path::PathBuf, AgentFailure> {
+impl World {
+    /// The directory that is the source, or that it was fetched into.
+    pub async fn source(&self, source: &SourceTask) -> Result<PathBuf, AgentFailure> {
+        match &self.context {
+            Some(context) => Ok(context.clone()),
+            None => self.fetched.get_or_try_init(|| self.fetch_source(source)).await.cloned(),
+        }
+    }
+
+    async fn fetch_source(&self, source: &SourceTask) -> Result<PathBuf, AgentFailure> {
         let failed = |error: &dyn std::fmt::Display| AgentFailure::new(FailureReason::Internal, error.to_string());
-        let http = self.world.http().await.map_err(|error| failed(&error))?;
-        let work = self.world.store.run_directory().map_err(|error| stored(&error))?;
+        let http = self.http().await.map_err(|error| failed(&error))?;
+        let work = self.store.run_directory().map_err(|error| stored(&error))?;
         let [into, download] = ["source", "download"].map(|name| work.path().join(name));
         for path in [&into, &download] {
             fs::create_dir(path).map_err(|error| failed(&error))?;
@@ -105,8 +116,8 @@ impl Local {
         };
         let fetched = fetch(source, &environment, &into).await;
         let fetched = fetched.map_err(|error| AgentFailure::new(error.reason(), chain(&error)))?;
-        fetched.warnings.iter().for_each(|warning| self.world.progress.warn(warning));
-        self.world.keep(work);
+        fetched.warnings.iter().for_each(|warning| self.progress.warn(warning));
+        self.keep(work);
         Ok(into)
     }
 }

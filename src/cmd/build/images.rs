@@ -54,7 +54,7 @@ struct Settings {
 impl World {
     /// What `reference` points to: as remembered where it is pinned or was just looked up, else by its registry.
     pub async fn resolve(&self, reference: &Reference) -> anyhow::Result<Resolved> {
-        let known = self.store.resolved(reference, &self.plan.outline.platform);
+        let known = self.store.resolved(reference, &self.outline.platform);
         let usable = |known: &&Resolved| {
             let fresh = !self.args.pull && (0..FRESH).contains(&self.now.as_second().saturating_sub(known.time));
             reference.digest().is_some() || fresh
@@ -76,7 +76,7 @@ impl World {
 
     async fn look_up(&self, reference: &Reference) -> anyhow::Result<Resolved> {
         let client = self.client().await?;
-        let found = client.resolve(reference, &self.plan.outline.platform).await?;
+        let found = client.resolve(reference, &self.outline.platform).await?;
         let found = found.ok_or_else(|| anyhow!("{reference} does not exist in its registry: check name and tag"))?;
         let size = client.unpacked_size(reference.repository(), &found).await?;
         let resolved = Resolved {
@@ -87,7 +87,7 @@ impl World {
             compressed_size: found.compressed_size,
             time: self.now.as_second(),
         };
-        self.store.put_resolved(reference, &self.plan.outline.platform, &resolved)?;
+        self.store.put_resolved(reference, &self.outline.platform, &resolved)?;
         Ok(resolved)
     }
 

@@ -30,6 +30,8 @@ const IMAGE: &str = "image";
 pub struct Finished {
     /// Its bytes.
     pub image: Image,
+    /// Where its base's layers are.
+    pub base: Option<Repository>,
     /// Its own layers, all of them in the store.
     pub layers: Vec<SourcedLayer>,
     /// Its tags.
@@ -43,8 +45,8 @@ impl World {
             return Ok(());
         }
         let base = base_layers(&finished.image);
-        if let Some(reference) = &self.plan.base {
-            self.fetch(IMAGE, reference.repository(), &base).await.context("failed to fetch the base's layers")?;
+        if let Some(repository) = &finished.base {
+            self.fetch(IMAGE, repository, &base).await.context("failed to fetch the base's layers")?;
         }
         let layers: Vec<Descriptor> = base.into_iter().chain(finished.layers.iter().map(descriptor)).collect();
         let mut digests: Vec<Digest> = layers.iter().map(|layer| layer.digest).collect();
@@ -68,7 +70,7 @@ impl World {
     /// Pushes everything that the registry lacks, the tags last.
     pub async fn push(&self, finished: &Finished) -> anyhow::Result<()> {
         let client = self.client().await?;
-        let to = &self.plan.outline.repository;
+        let to = &self.outline.repository;
         let manifest = || Bytes::from(finished.image.manifest.clone());
         let pinned = to.pinned(finished.image.digest);
         self.progress.state(IMAGE, &format!("pushing to {to}"));
@@ -78,7 +80,7 @@ impl World {
                 .iter()
                 .map(|layer| -> BoxFuture<'_, anyhow::Result<()>> { Box::pin(self.upload(&client, to, layer)) });
             let below = base_layers(&finished.image);
-            let base = self.plan.base.as_ref().map(Reference::repository);
+            let base = finished.base.as_ref();
             let below = below.iter().filter_map(|layer| {
                 let (client, from) = (&client, base?);
                 let copied = async move { Ok(client.mount_or_copy(client, from, to, layer).await.map(|_| ())?) };

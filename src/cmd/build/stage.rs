@@ -24,7 +24,7 @@ use super::{
     world::{World, blocking},
 };
 use crate::{
-    api::v1alpha1::{PodSecurity, Stage},
+    api::v1alpha1::Stage,
     cmd::{
         agent::{self, AgentSettings},
         install::BINARY,
@@ -35,10 +35,10 @@ use crate::{
         environment::HOST_NAME,
         job,
         passwd::{group, passwd},
-        plan::{Pins, RESTRICTED_USER, StagePlan},
+        plan::{Account, Pins, RESTRICTED_USER, StagePlan},
         recipe::Recipe,
         settings::Settings,
-        task::{AgentFailure, AgentMessage, FailureReason, SHARED_DIR, SourceTask, StageTask},
+        task::{AgentFailure, AgentMessage, FailureReason, SHARED_DIR, StageTask},
         value::{Digest, human_size},
     },
     shell::{
@@ -126,7 +126,7 @@ impl StageJob {
     /// The key without looking at files: where the source is a directory, that is only possible without it.
     fn quick_key(&self) -> Option<crate::domain::recipe::Key> {
         let known = !self.recipe.uses_source() || self.world.context.is_none();
-        known.then(|| self.recipe.quick_key(self.world.plan.outline.source_identity(&self.pins).as_deref()))
+        known.then(|| self.recipe.quick_key(self.world.outline.source_identity(&self.pins).as_deref()))
     }
 
     fn done(&self, artifact: Artifact, cached: bool, start: Instant, rest: Option<JoinHandle<()>>) -> Done {
@@ -198,17 +198,10 @@ impl StageJob {
     }
 
     fn task(&self) -> anyhow::Result<StageTask> {
-        let plan = &self.world.plan;
-        let origin = match (&self.world.context, &plan.outline.source) {
-            // The agent asks for the files, and gets the directory.
-            (Some(_), _) => Some(crate::domain::task::Origin::Inline { files: std::collections::BTreeMap::default() }),
-            (None, Some(source)) => source.origin(self.pins.revision.as_deref().unwrap_or_default(), None),
-            (None, None) => None,
-        };
-        let directory = plan.outline.source.as_ref().map(|source| source.directory.clone()).unwrap_or_default();
-        let source = origin.map(|origin| SourceTask { origin, directory });
+        let outline = &self.world.outline;
+        let source = self.world.source_task(self.pins.revision.as_deref());
         let settings = Settings { network: self.world.network()?, ..Settings::default() };
-        let cache = (&plan.outline.cache, self.world.args.no_cache);
+        let cache = (&outline.cache, self.world.args.no_cache);
         Ok(job::task(&self.stage, self.recipe.clone(), source, self.inputs.clone(), cache, &settings))
     }
 
@@ -219,16 +212,16 @@ impl StageJob {
         missed: Arc<Notify>,
         started: Arc<AtomicBool>,
     ) -> anyhow::Result<impl Future<Output = anyhow::Result<u8>> + use<>> {
-        let (world, name) = (Arc::clone(&self.world), self.stage.name.clone());
-        let reference = self.stage.image.clone().context("the stage has no builder image")?;
-        let stage = self.stage.settings.clone().unwrap_or_default();
+        let (world, stage) = (Arc::clone(&self.world), self.stage.clone());
+        let name = stage.name.clone();
+        let reference = stage.image.clone().context("the stage has no builder image")?;
         let no_cache = world.args.no_cache;
         Ok(async move {
             if !no_cache {
                 missed.notified().await;
             }
             let builder = world.builder(&name, &reference).await?;
-            let run = run(&world, &name, &stage, &builder, &directory)?;
+            let run = run(&world, &stage, &builder, &directory)?;
             world.progress.state(&name, "running");
             let mut session = Session::start(&Request::Run(Box::new(run))).await?;
             started.store(true, Ordering::SeqCst);
@@ -271,8 +264,9 @@ fn message(log: &Path) -> anyhow::Result<AgentMessage> {
 }
 
 /// What the sandbox is given, as a Pod's build container is.
-fn run(world: &World, name: &str, stage: &Stage, builder: &Builder, directory: &RunDirectory) -> anyhow::Result<Run> {
-    let restricted = world.plan.outline.pod_security == PodSecurity::Restricted;
+fn run(world: &World, plan: &StagePlan, builder: &Builder, directory: &RunDirectory) -> anyhow::Result<Run> {
+    let stage = plan.settings.clone().unwrap_or_default();
+    let restricted = plan.account == Account::Restricted;
     let own = directory.path();
     let program = std::env::current_exe().context("failed to find this program")?;
     let mut binds =
@@ -294,7 +288,7 @@ fn run(world: &World, name: &str, stage: &Stage, builder: &Builder, directory: &
         binds.push(written("passwd", "/etc/passwd", &passwd(RESTRICTED_USER, 0), 0o644)?);
         binds.push(written("group", "/etc/group", &group(0), 0o644)?);
     }
-    let variables = variables(stage);
+    let variables = variables(world, &stage);
     let (runtime, kind) = find_runtime(world.args.runtime.as_deref())?;
     Ok(Run {
         name: directory.name(),
@@ -303,27 +297,27 @@ fn run(world: &World, name: &str, stage: &Stage, builder: &Builder, directory: &
         directory: own.to_owned(),
         runtime,
         kind,
-        restricted,
-        user: builder.user.clone(),
+        account: plan.account,
+        user: plan.account.user().map_or_else(|| builder.user.clone(), |user| user.to_string()),
         env: environment(&builder.env, restricted, variables),
         binds,
-        caches: caches(world, name, stage),
+        caches: caches(world, &plan.name, &stage),
     })
 }
 
 /// The proxy where the stage asks for it, and the variables whose values are not in the spec: they are this process' own.
-fn variables(stage: &Stage) -> Vec<(String, String)> {
+fn variables(world: &World, stage: &Stage) -> Vec<(String, String)> {
     let proxy = PROXY_VARIABLES.iter().filter(|_| stage.proxy).map(|name| (*name).to_owned());
     let secret =
         stage.env.iter().filter(|variable| variable.value_from.is_some()).map(|variable| variable.name.clone());
-    proxy.chain(secret).filter_map(|name| Some((name.clone(), std::env::var(&name).ok()?))).collect()
+    proxy.chain(secret).filter_map(|name| Some((name.clone(), world.variable(&name)?))).collect()
 }
 
 /// Each stage has a directory of its own in a claim, as in a cluster; a claim is the repository's here.
 fn caches(world: &World, name: &str, stage: &Stage) -> Vec<Bind> {
     let caches = stage.caches.iter().map(|cache| {
         let claim = &cache.persistent_volume_claim.claim_name;
-        let source = world.store.cache(&format!("{} {claim} {name} {}", world.plan.outline.repository, cache.name));
+        let source = world.store.cache(&format!("{} {claim} {name} {}", world.outline.repository, cache.name));
         bind(source, &cache.path, false)
     });
     caches.collect()

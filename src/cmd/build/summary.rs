@@ -14,6 +14,7 @@ use crate::{
     cli::BuildArgs,
     domain::{
         artifact::{FileSize, OutputReport},
+        plan::Plan,
         value::{Digest, human_size},
     },
     shell::store::Resolved,
@@ -72,13 +73,13 @@ impl Summary {
     /// Counts together what was built.
     #[must_use]
     pub fn new(
-        world: &World,
+        (world, plan): (&World, &Plan),
         finished: &Finished,
         reports: &[OutputReport],
         images: &BTreeMap<String, Resolved>,
         done: &[Done],
     ) -> Self {
-        let base = world.plan.base.as_ref().map(ToString::to_string);
+        let base = plan.base.as_ref().map(ToString::to_string);
         let base_size = base.as_ref().and_then(|base| images.get(base)).map_or(0, |image| image.size);
         let below = finished.image.base_layers.iter().map(|layer| LayerLine {
             from: "base".into(),
@@ -96,9 +97,9 @@ impl Summary {
         let mut largest: Vec<FileSize> = reports.iter().flat_map(|report| report.largest_files.clone()).collect();
         largest.sort_by(|a, b| b.size.cmp(&a.size).then_with(|| a.path.cmp(&b.path)));
         largest.truncate(LARGEST);
-        let builders = world.plan.stages.iter().filter_map(|stage| images.get(&stage.image.as_ref()?.to_string()));
+        let builders = plan.stages.iter().filter_map(|stage| images.get(&stage.image.as_ref()?.to_string()));
         Self {
-            reference: world.plan.outline.repository.pinned(finished.image.digest).to_string(),
+            reference: world.outline.repository.pinned(finished.image.digest).to_string(),
             digest: finished.image.digest,
             tags: finished.tags.iter().map(ToString::to_string).collect(),
             size: base_size + layers.iter().filter_map(|layer| layer.size).sum::<u64>(),

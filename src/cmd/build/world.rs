@@ -1,8 +1,9 @@
 //! What all parts of one build share: its plan, the store, the registries, the progress.
 
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, OnceLock, PoisonError},
 };
 
 use anyhow::Context as _;
@@ -16,8 +17,8 @@ use crate::{
     cmd::operator::registries,
     domain::{
         credentials::Keychain,
-        plan::Plan,
-        task::Network,
+        plan::Outline,
+        task::{Network, Origin, SourceTask},
         value::{Reference, Repository},
     },
     shell::{
@@ -31,8 +32,12 @@ use crate::{
 pub struct World {
     /// What was asked for.
     pub args: BuildArgs,
-    /// What is built.
-    pub plan: Plan,
+    /// What the file says by itself.
+    pub outline: Outline,
+    /// The values of build secrets, by the variable that a stage has them in.
+    secrets: BTreeMap<String, String>,
+    /// Every image of the plan, once they are known: their registries' logins are read.
+    pub images: OnceLock<Vec<Reference>>,
     /// The directory that is the source, in place of the plan's.
     pub context: Option<PathBuf>,
     /// Where all is kept.
@@ -52,13 +57,20 @@ pub struct World {
 }
 
 impl World {
-    /// The surroundings of a build of `plan`.
+    /// The surroundings of a build.
     #[must_use]
-    pub fn new(args: BuildArgs, plan: Plan, context: Option<PathBuf>, store: Store) -> Self {
+    pub fn new(
+        args: BuildArgs,
+        (outline, secrets): (Outline, BTreeMap<String, String>),
+        context: Option<PathBuf>,
+        store: Store,
+    ) -> Self {
         let progress = Progress::new(args.quiet);
         Self {
             args,
-            plan,
+            outline,
+            secrets,
+            images: OnceLock::new(),
             context,
             store,
             progress,
@@ -69,6 +81,24 @@ impl World {
             client: OnceCell::new(),
             kept: Mutex::default(),
         }
+    }
+
+    /// The value of a variable whose value is not in the spec.
+    #[must_use]
+    pub fn variable(&self, name: &str) -> Option<String> {
+        self.secrets.get(name).cloned().or_else(|| std::env::var(name).ok())
+    }
+
+    /// What the agent is to fetch: the directory that was given, or the source at `revision`.
+    #[must_use]
+    pub fn source_task(&self, revision: Option<&str>) -> Option<SourceTask> {
+        let source = self.outline.source.as_ref()?;
+        let origin = match &self.context {
+            // The agent asks for the files, and gets the directory.
+            Some(_) => Origin::Inline { files: BTreeMap::new() },
+            None => source.origin(revision.unwrap_or_default(), None)?,
+        };
+        Some(SourceTask { origin, directory: source.directory.clone() })
     }
 
     /// Keeps a directory until the build ends.
@@ -106,9 +136,8 @@ impl World {
     }
 
     async fn keychain(&self) -> anyhow::Result<Keychain> {
-        let images = self.plan.images();
-        let images = images.iter().map(Reference::repository);
-        let repositories: Vec<&Repository> = images.chain([&self.plan.outline.repository]).collect();
+        let images = self.images.get().into_iter().flatten().map(Reference::repository);
+        let repositories: Vec<&Repository> = images.chain([&self.outline.repository]).collect();
         login::keychain(&repositories).await.context("failed to read the registry logins")
     }
 }

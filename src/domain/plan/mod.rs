@@ -8,6 +8,7 @@ mod stages;
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::api::v1alpha1::{DockerfileSpec, ImageSpec, MinimalImageSpec, PodSecurity, Stage};
 
@@ -106,7 +107,7 @@ pub struct StagePlan {
 }
 
 /// Who a build container runs as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Account {
     /// [`RESTRICTED_USER`], who can write to [`WRITABLE`] alone: what the `restricted` standard lets pass.
     Restricted,

@@ -213,7 +213,8 @@ fn the_same_tree_gives_the_same_digest_whatever_order_it_was_made_in() {
 #[test]
 fn a_source_has_no_git_directory_at_any_depth() {
     let root = Root::new(&[(".git/config", 0o644), ("a/.Git", 0o644), ("a/.gitignore", 0o644), ("b", 0o644)]);
-    let collect = |source: &str, scope| collect(root.0.path(), &[item(source, "/")], Parents::None, scope, &Ignore::default());
+    let collect =
+        |source: &str, scope| collect(root.0.path(), &[item(source, "/")], Parents::None, scope, &Ignore::default());
     let names =
         |scope| -> Vec<_> { collect("", scope).unwrap().entries().map(|(entry, _)| entry.path.to_string()).collect() };
     assert_eq!(names(Scope::Source), ["/a", "/a/.gitignore", "/b"]);

@@ -21,7 +21,7 @@ use crate::{
     domain::{
         bundle::{Bind, Sandbox, volumes},
         passwd::{User, look_up},
-        plan::RESTRICTED_USER,
+        plan::{Account, RESTRICTED_USER},
     },
     shell::rooted::{Last, resolve},
 };
@@ -130,7 +130,7 @@ impl Root<'_> {
 fn start(run: &Run) -> Result<u8, SandboxError> {
     let root = Root { chains: &run.chains, below: &run.layers, scratch: &run.directory }.mounted(true)?;
     let many_users = has_many_users();
-    let user = match (run.restricted, many_users) {
+    let user = match (run.account == Account::Restricted, many_users) {
         (_, false) => User::default(),
         // As the Pod: group 0, and the volumes' group beside it.
         (true, true) => User { uid: RESTRICTED_USER, groups: vec![RESTRICTED_USER], ..User::default() },
@@ -140,7 +140,7 @@ fn start(run: &Run) -> Result<u8, SandboxError> {
     let sandbox = Sandbox {
         root,
         user,
-        restricted: run.restricted,
+        restricted: run.account == Account::Restricted,
         env: run.env.clone(),
         binds: volume_binds(run, many_users)?.into_iter().chain(run.binds.iter().cloned()).collect(),
         rootless: in_user_namespace(),
@@ -166,11 +166,11 @@ fn start(run: &Run) -> Result<u8, SandboxError> {
 
 /// The Pod's scratch volumes: everybody may write to them, and under Restricted they belong to its group.
 fn volume_binds(run: &Run, many_users: bool) -> Result<Vec<Bind>, SandboxError> {
-    let own = volumes(run.restricted).into_iter();
+    let own = volumes(run.account).into_iter();
     let own = own.map(|(name, place)| (run.directory.join("volumes").join(name), place.to_owned()));
     let caches = run.caches.iter().map(|cache| (cache.source.clone(), cache.destination.clone()));
     let made = own.chain(caches).map(|(source, destination)| {
-        let grouped = run.restricted && many_users;
+        let grouped = run.account == Account::Restricted && many_users;
         DirBuilder::new()
             .recursive(true)
             .mode(0o755)

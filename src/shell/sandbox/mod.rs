@@ -27,7 +27,7 @@ use tokio::{
     process::{Child, ChildStderr, ChildStdout, Command},
 };
 
-use crate::domain::bundle::Bind;
+use crate::domain::{bundle::Bind, plan::Account};
 
 /// The runtimes that are looked for, the best known first.
 const RUNTIMES: [&str; 3] = ["runc", "crun", "youki"];
@@ -85,8 +85,8 @@ pub struct Run {
     pub runtime: PathBuf,
     /// How it is called.
     pub kind: RuntimeKind,
-    /// Whether the Pod would be restricted.
-    pub restricted: bool,
+    /// Whom the Pod would run as.
+    pub account: Account,
     /// The user of the image's config.
     pub user: String,
     /// `NAME=value`.

@@ -13,7 +13,7 @@ mod writer;
 use std::{path::Path, time::Duration};
 
 pub use error::SourceError;
-pub use read::read_files;
+pub use read::{read_file, read_files};
 
 use self::http::Session;
 use crate::domain::{

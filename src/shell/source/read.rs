@@ -44,7 +44,11 @@ pub async fn read_files(
     paths.iter().map(read).collect()
 }
 
-fn read_file(root: &Path, path: &str) -> Result<Option<Vec<u8>>, SourceError> {
+/// The content of one file below a directory; none where there is no such file. Links do not lead out of it.
+///
+/// # Errors
+/// When it cannot be read, or is larger than 1 MiB.
+pub fn read_file(root: &Path, path: &str) -> Result<Option<Vec<u8>>, SourceError> {
     let failed = |source| SourceError::File { path: path.into(), source };
     let found = resolve(root, path.as_ref(), Last::Follow).map_err(failed)?;
     if !found.is_file() {

@@ -1,0 +1,108 @@
+//! The spec of a build: of a MinimalImage in a file, or of a Dockerfile and what is said of it on the command line.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail};
+use serde_json::json;
+
+use crate::{
+    api::v1alpha1::{DockerfileSpec, InlineSource, MinimalImageSpec, Source},
+    cli::{BuildArgs, SecretFrom},
+    domain::{environment::SECRET_VARIABLE, resource_file, value::Reference},
+};
+
+/// The files that are built when none is named.
+const FILE: &str = "minimalimage.yaml";
+const DOCKERFILE: &str = "Dockerfile";
+
+/// Where the spec comes from, for messages, and the spec.
+///
+/// # Errors
+/// When there is no such file, or it cannot be used.
+pub fn spec(args: &mut BuildArgs) -> anyhow::Result<(PathBuf, MinimalImageSpec)> {
+    if args.dockerfile.is_none() && args.file.is_none() {
+        find(args);
+    }
+    if let Some(path) = args.dockerfile.clone() {
+        return Ok((path.clone(), of_dockerfile(args, &path)?));
+    }
+    let file = args.file.clone().unwrap_or_else(|| FILE.into());
+    let text = fs::read_to_string(&file).with_context(|| format!("failed to read {}", file.display()))?;
+    let resource = resource_file::parse(&text).with_context(|| format!("unable to use {}", file.display()))?;
+    Ok((file, resource.spec))
+}
+
+/// A MinimalImage in the context or here, else a Dockerfile in the context.
+fn find(args: &mut BuildArgs) {
+    let in_context = |name: &str| args.context.as_ref().map(|context| context.join(name)).filter(|path| path.exists());
+    let here = Path::new(FILE).exists().then(|| FILE.into());
+    match in_context(FILE).or(here) {
+        Some(file) => args.file = Some(file),
+        None => args.dockerfile = in_context(DOCKERFILE),
+    }
+}
+
+fn of_dockerfile(args: &BuildArgs, path: &Path) -> anyhow::Result<MinimalImageSpec> {
+    let Some(context) = &args.context else { bail!("--dockerfile needs CONTEXT, the directory that it copies from") };
+    let tags: Vec<Reference> = args.tag.iter().map(|tag| tag.parse()).collect::<Result<_, _>>()?;
+    let repository = match tags.first() {
+        Some(first) => first.repository().to_string(),
+        None => {
+            let name = context.canonicalize().ok().and_then(|path| Some(path.file_name()?.to_str()?.to_lowercase()));
+            format!("localhost/{}", name.context("give the image a name by --tag")?)
+        }
+    };
+    if let Some(other) = tags.iter().find(|tag| tag.repository().to_string() != repository) {
+        bail!("--tag {other}: all tags of a build are in one repository, and the first is in {repository}");
+    }
+    let names = tags.iter().map(|tag| tag.tag().unwrap_or("latest"));
+    let names: Vec<&str> = if tags.is_empty() { vec!["latest"] } else { names.collect() };
+    let arguments = args.build_arg.iter().map(|(name, value)| json!({"name": name, "value": value}));
+    // What a Secret would have is given by --secret; which Secret that were does not matter.
+    let nowhere = json!({"secretKeyRef": {"name": "-", "key": "-"}});
+    let secrets = args.secret.iter().map(|secret| json!({"id": secret.id, "valueFrom": nowhere}));
+    Ok(serde_json::from_value(json!({
+        "dockerfile": {
+            "path": path, "target": args.target,
+            "args": arguments.collect::<Vec<_>>(), "secrets": secrets.collect::<Vec<_>>()
+        },
+        "destination": {"repository": repository, "tags": names}
+    }))?)
+}
+
+/// A directory takes the place of any source. Gives the tags that are left out: nobody can say of a directory which
+/// commit it is, files may have been changed since.
+pub fn with_context(spec: &mut MinimalImageSpec) -> Vec<String> {
+    let inline = InlineSource { files: Vec::new() };
+    spec.source = Some(Source { inline: Some(inline), ..Source::default() });
+    let of_a_commit = |tag: &mut String| tag.contains("$(commit)") || tag.contains("$(commitShort)");
+    spec.destination.tags.extract_if(.., of_a_commit).collect()
+}
+
+/// The values of the spec's build secrets, by the variable that a stage has them in.
+///
+/// # Errors
+/// When one is not given, or cannot be read.
+pub fn secrets(args: &BuildArgs, dockerfile: Option<&DockerfileSpec>) -> anyhow::Result<BTreeMap<String, String>> {
+    let wanted = dockerfile.iter().flat_map(|dockerfile| &dockerfile.secrets).enumerate();
+    let value = |(index, secret): (usize, &crate::api::v1alpha1::BuildSecret)| {
+        let id = &secret.id;
+        let given = args.secret.iter().find(|given| given.id == *id).with_context(|| {
+            format!(
+                "the secret {id} is in a Secret, which only a cluster has: give --secret id={id},src=FILE or env=NAME"
+            )
+        })?;
+        let value = match &given.from {
+            SecretFrom::File(path) => {
+                fs::read_to_string(path).with_context(|| format!("failed to read {}", path.display()))?
+            }
+            SecretFrom::Variable(name) => std::env::var(name).with_context(|| format!("--secret {id}: {name}"))?,
+        };
+        anyhow::Ok((format!("{SECRET_VARIABLE}{index}"), value))
+    };
+    wanted.map(value).collect()
+}
