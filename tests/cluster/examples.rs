@@ -8,11 +8,15 @@ use crate::fixture::World;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// The file of an example, its public names replaced by the cluster's.
-fn show(name: &str) -> String {
-    let output = Command::new(format!("{ROOT}/tests/examples")).args(["show", name]).output().expect("tests/examples");
+/// Runs the script that knows which of the cluster's names stand for the examples' public ones.
+fn examples(arguments: &[&str]) -> String {
+    let output = Command::new(format!("{ROOT}/tests/examples")).args(arguments).output().expect("tests/examples");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
+}
+
+fn show(name: &str) -> String {
+    examples(&["show", name])
 }
 
 fn manifest(name: &str) -> Value {
@@ -30,8 +34,11 @@ fn built_here(name: &str, source: &str) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_minimalimage"));
     command.args(["build", "--quiet", "--file"]).arg(&file).arg("--store").arg(&store);
     command.arg("--registries-file").arg(&registries);
+    let context = tempfile::tempdir().unwrap();
     if source == "directory" {
-        command.arg("--no-cache").arg(format!("{ROOT}/examples/{name}"));
+        let directory = context.path().join(name);
+        examples(&["copy", name, directory.to_str().unwrap()]);
+        command.arg("--no-cache").arg(directory);
     }
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -5,5 +5,6 @@
 mod builds;
 #[path = "../support/distribution.rs"]
 mod distribution;
+mod dockerfiles;
 mod isolation;
 mod support;

@@ -160,8 +160,14 @@ impl<'a> Walk<'a> {
                 // A Pod that no node or quota takes uses nothing meanwhile: others may go first.
                 self.stages.live |= *reason == Reason::Building || *has_pod && *reason != Reason::Unschedulable;
                 status.state = StageState::Waiting;
-                status.message = Some(message.clone());
+                let stage = self.plan.stages.iter().find(|stage| stage.name == job.stage);
+                let advice = stage.and_then(|stage| stage.account.advice());
+                let message = match advice.filter(|_| *reason == Reason::PodSecurityViolated) {
+                    Some(advice) => format!("{advice}; {message}"),
+                    None => message.clone(),
+                };
                 self.stages.waits.push((*reason, format!("stage {}: {message}", status.name)));
+                status.message = Some(message);
             }
             JobState::Running => {
                 self.stages.live = true;

@@ -127,6 +127,19 @@ impl Account {
             Self::Root => Some(0),
         }
     }
+
+    /// What to do where a namespace's Pod Security level refuses it.
+    #[must_use]
+    pub fn advice(self) -> Option<&'static str> {
+        match self {
+            Self::Restricted => None,
+            Self::Image => Some("podSecurity is Baseline: let the namespace enforce baseline, or set Restricted"),
+            Self::Root => Some(
+                "stages of a Dockerfile run as root in their container: let the namespace enforce baseline, or set \
+                 podSecurity: Restricted",
+            ),
+        }
+    }
 }
 
 /// One output of one stage.
