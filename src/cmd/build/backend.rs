@@ -59,7 +59,7 @@ impl Backend for Local {
     }
 
     async fn lookup(&self, key: Key) -> Result<Option<Digest>, AgentFailure> {
-        let found = self.world.store.artifact(&key);
+        let found = self.world.store.known(&key).map(|artifact| artifact.digest);
         if found.is_none() {
             self.missed.notify_one();
         }

@@ -30,7 +30,7 @@ use crate::{
         install::BINARY,
     },
     domain::{
-        artifact::{self, Artifact, Layer},
+        artifact::{Artifact, Layer},
         bundle::{Bind, TERMINATION_LOG, environment},
         environment::HOST_NAME,
         job,
@@ -39,7 +39,7 @@ use crate::{
         recipe::Recipe,
         settings::Settings,
         task::{AgentFailure, AgentMessage, FailureReason, SHARED_DIR, StageTask},
-        value::{Digest, human_size},
+        value::human_size,
     },
     shell::{
         sandbox::{Request, Run, Session, find_runtime},
@@ -95,9 +95,8 @@ impl StageJob {
     pub async fn run(self) -> anyhow::Result<Done> {
         let start = Instant::now();
         let quick = self.quick_key();
-        if let Some(found) = quick.filter(|_| !self.world.args.no_cache).and_then(|key| self.world.store.artifact(&key))
-            && let Ok(artifact) = self.artifact(found)
-        {
+        let usable = quick.filter(|_| !self.world.args.no_cache);
+        if let Some(artifact) = usable.and_then(|key| self.world.store.known(&key)) {
             return Ok(self.done(artifact, true, start, None));
         }
         let directory = Arc::new(
@@ -119,7 +118,7 @@ impl StageJob {
         if let Some(quick) = quick {
             self.world.store.record(&quick, digest)?;
         }
-        let artifact = self.artifact(digest)?;
+        let artifact = self.world.store.artifact(digest).context("the agent's artifact is not in the store")?;
         Ok(self.done(artifact, message.cached, start, rest))
     }
 
@@ -134,14 +133,6 @@ impl StageJob {
         let how = if cached { "cached".to_owned() } else { format!("done in {:.1} s", start.elapsed().as_secs_f32()) };
         self.world.progress.done(&self.stage.name, &format!("{how}, {}", human_size(size)));
         Done { stage: self.stage.name.clone(), artifact, cached, time: start.elapsed(), rest }
-    }
-
-    fn artifact(&self, digest: Digest) -> anyhow::Result<Artifact> {
-        let manifest = self.world.blob(digest)?;
-        let (config, _) = artifact::config_of(&manifest)?;
-        let artifact = artifact::parse(&manifest, &self.world.blob(config)?)?;
-        let missing = artifact.layers.iter().find(|layer| !self.world.store.has(layer.digest));
-        missing.map_or(Ok(artifact.clone()), |layer| Err(anyhow!("the layer {} is no longer there", layer.digest)))
     }
 
     /// Agent and sandbox side by side; the sandbox only when the agent finds nothing.

@@ -24,6 +24,7 @@ use tempfile::NamedTempFile;
 pub use usage::Usage;
 
 use crate::domain::{
+    artifact::{self, Artifact},
     recipe::Key,
     value::{Digest, DigestHasher, Platform, Reference},
 };
@@ -169,11 +170,19 @@ impl Store {
         Ok(digest)
     }
 
-    /// The artifact that was made under `key`, if its manifest is still there.
+    /// The artifact that was made under `key`, if all of it is still there.
     #[must_use]
-    pub fn artifact(&self, key: &Key) -> Option<Digest> {
-        let digest: Digest = self.json("keys", &key.to_string())?;
-        self.has(digest).then_some(digest)
+    pub fn known(&self, key: &Key) -> Option<Artifact> {
+        self.artifact(self.json("keys", &key.to_string())?)
+    }
+
+    /// The artifact with this manifest, if all of it is there.
+    #[must_use]
+    pub fn artifact(&self, digest: Digest) -> Option<Artifact> {
+        let manifest = self.read(digest).ok()??;
+        let (config, _) = artifact::config_of(&manifest).ok()?;
+        let artifact = artifact::parse(&manifest, &self.read(config).ok()??).ok()?;
+        artifact.layers.iter().all(|layer| self.has(layer.digest)).then_some(artifact)
     }
 
     /// Remembers the artifact for `key`.

@@ -3,6 +3,10 @@
 use serde_json::json;
 
 use super::*;
+use crate::domain::{
+    artifact::{ArtifactConfig, Layer, OutputReport, manifest},
+    media_type::LAYER,
+};
 
 fn store() -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().unwrap();
@@ -37,12 +41,19 @@ fn a_blob_that_is_not_finished_is_not_there() {
 #[test]
 fn keys_lead_to_artifacts_that_are_there() {
     let (_directory, store) = store();
-    let artifact = store.write(b"manifest").unwrap();
-    store.record(&key("a"), artifact).unwrap();
+    let blob = store.write(b"layer").unwrap();
+    let layer = Layer { media_type: LAYER.into(), digest: blob, compressed_size: 5, diff_id: blob, size: 5 };
+    let report = OutputReport { diff_id: blob, size: 5, file_count: 0, largest_files: Vec::new() };
+    let config = ArtifactConfig { outputs: vec![report] }.to_bytes();
+    store.write(&config).unwrap();
+    let manifest = store.write(&manifest(&config, &[layer])).unwrap();
+    store.record(&key("a"), manifest).unwrap();
     store.record(&key("b"), Digest::of(b"gone")).unwrap();
-    assert_eq!(store.artifact(&key("a")), Some(artifact));
-    assert_eq!(store.artifact(&key("b")), None);
-    assert_eq!(store.artifact(&key("c")), None);
+    assert_eq!(store.known(&key("a")).map(|artifact| artifact.digest), Some(manifest));
+    assert_eq!((store.known(&key("b")), store.known(&key("c"))), (None, None));
+    // Without one of its layers it has to be made again.
+    fs::remove_file(store.blob(blob)).unwrap();
+    assert_eq!(store.known(&key("a")), None);
 }
 
 #[test]
