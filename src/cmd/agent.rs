@@ -172,7 +172,10 @@ async fn run_steps<B: Backend>(
                 };
             }
             Frame::Done => return Ok((channel, start.elapsed())),
-            Frame::Failed(failure) => return Err(stage_failure(failure)),
+            Frame::Failed(failure) => {
+                let failure = named(failure, &task.recipe.steps);
+                return Err(failure);
+            }
             _ => return Err(interrupted(SocketError::Unexpected("within the steps"))),
         }
     }
@@ -231,6 +234,19 @@ fn interrupted(error: SocketError) -> AgentFailure {
             "the build container ended before it was done; if it ran out of memory, raise the stage's memory limit",
         ),
         other => AgentFailure::new(FailureReason::ArtifactInvalid, other.to_string()),
+    }
+}
+
+/// The same with the words of the step that failed: people know their command, not its number.
+fn named(failure: WrapperFailure, steps: &[Step]) -> AgentFailure {
+    let command = match &failure {
+        WrapperFailure::Step { step, .. } => steps.get(*step).and_then(Step::command_line),
+        _ => None,
+    };
+    let failure = stage_failure(failure);
+    match command {
+        Some(command) => AgentFailure { message: format!("`{command}`: {}", failure.message), ..failure },
+        None => failure,
     }
 }
 

@@ -109,6 +109,9 @@ fn steps(
     channel: &mut Channel,
     interrupt: &Arc<Interrupt>,
 ) -> anyhow::Result<Option<i32>> {
+    // Steps may run as the same user: what our own environment holds, secrets of other steps, is not theirs to read.
+    let sealed = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+    sealed.context("failed to close this process to others")?;
     let home = make_home(&settings.root);
     let ca_file = setup.ca_certificates.as_deref().map(|pem| ca_file(settings, pem)).transpose()?;
     let ca_file = ca_file.as_ref().map(|path| path.as_os_str());

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use super::value::{Digest, ImagePath, Platform};
+use super::{
+    text::one_line,
+    value::{Digest, ImagePath, Platform},
+};
 
 /// Part of every key: raised when the same recipe would give other bytes (layer format, copy rules).
 pub const FORMAT: u32 = 1;
@@ -95,6 +98,18 @@ pub enum Step {
     },
 }
 
+impl Step {
+    /// The first line of what a process runs, for messages; none for other steps.
+    #[must_use]
+    pub fn command_line(&self) -> Option<String> {
+        let Self::Run { command, .. } = self else { return None };
+        let shell = command.first().is_some_and(|program| program.ends_with("sh"));
+        let text = if shell { command.last()?.clone() } else { command.join(" ") };
+        let line = text.lines().find(|line| !line.trim().is_empty())?;
+        Some(one_line(line.trim().as_bytes(), 80))
+    }
+}
+
 /// Something that a process has only while it runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "type")]
@@ -107,6 +122,13 @@ pub enum RunMount {
         mode: u32,
         /// Whom it belongs to, if it is made.
         owner: Owner,
+    },
+    /// A program whose text is given.
+    Script {
+        /// Where.
+        path: ImagePath,
+        /// Its text.
+        content: String,
     },
     /// A secret, as a file, a variable or both.
     Secret {
@@ -355,6 +377,23 @@ mod tests {
         }
         assert_ne!(base.quick_key(Some("a")), base.quick_key(Some("b")));
         assert_ne!(base.exact_key(Some(Digest::of(b"a"))), base.exact_key(Some(Digest::of(b"b"))));
+    }
+
+    #[test]
+    fn a_command_is_named_by_its_first_line() {
+        let line = |command: &[&str]| {
+            let command = command.iter().map(|word| (*word).to_owned()).collect();
+            match recipe().steps.pop() {
+                Some(Step::Run { env, working_dir, .. }) => {
+                    Step::Run { command, env, working_dir, user: None, mounts: Vec::new(), offline: false }
+                }
+                step => panic!("{step:?}"),
+            }
+            .command_line()
+        };
+        assert_eq!(line(&["/bin/sh", "-c", "\n  make all\nmake install"]).as_deref(), Some("make all"));
+        assert_eq!(line(&["go", "build", "."]).as_deref(), Some("go build ."));
+        assert_eq!(Step::CopyArtifact { input: 0, owner: None, transient: false }.command_line(), None);
     }
 
     #[test]

@@ -140,6 +140,8 @@ impl Steps {
         }
         let status = wait_for(id);
         self.interrupt.group.store(0, Ordering::SeqCst);
+        // As a container's processes end with its first one: what is left would reach into the next step.
+        kill_everything()?;
         status.map(exit_code)
     }
 

@@ -55,10 +55,14 @@ impl Transient {
                 RunMount::Directory { path, mode, owner } => self
                     .directory(root, path.relative().as_ref(), (*mode, *owner))
                     .map_err(|error| format!("failed to make {path}: {error}"))?,
+                RunMount::Script { path, content } => self
+                    .file(root, path.relative().as_ref(), content.as_bytes(), (0o755, Owner::default()))
+                    .map_err(|error| format!("failed to write {path}: {error}"))?,
                 RunMount::Secret { variable: name, file, env } => {
                     let value = variable(name).ok_or_else(|| format!("the container has no variable {name}"))?;
                     if let Some(file) = file {
-                        self.secret(root, file, value.as_bytes())
+                        let SecretFile { path, mode, owner } = file;
+                        self.file(root, path.relative().as_ref(), value.as_bytes(), (*mode, *owner))
                             .map_err(|error| format!("failed to write {}: {error}", file.path))?;
                     }
                     variables.extend(env.clone().map(|env| (env, value)));
@@ -117,8 +121,8 @@ impl Transient {
         Ok(())
     }
 
-    fn secret(&mut self, root: &Path, file: &SecretFile, value: &[u8]) -> io::Result<()> {
-        let full = resolve(root, file.path.relative().as_ref(), Last::Follow)?;
+    fn file(&mut self, root: &Path, path: &Path, value: &[u8], (mode, owner): (u32, Owner)) -> io::Result<()> {
+        let full = resolve(root, path, Last::Follow)?;
         if let Some(above) = full.parent() {
             self.made.extend(make_missing(root, above, None)?);
         }
@@ -127,9 +131,9 @@ impl Transient {
         self.made.push(full.clone());
         opened.write_all(value)?;
         if rustix::process::geteuid().is_root() {
-            chown(&full, Some(file.owner.uid), Some(file.owner.gid))?;
+            chown(&full, Some(owner.uid), Some(owner.gid))?;
         }
-        fs::set_permissions(&full, fs::Permissions::from_mode(file.mode))
+        fs::set_permissions(&full, fs::Permissions::from_mode(mode))
     }
 }
 
@@ -191,6 +195,7 @@ mod tests {
         transient.brought(unpack_for_a_while(root, &files[..], &root.join(ASIDE)).unwrap());
         let mounts = [
             RunMount::Directory { path: "/cache".parse().unwrap(), mode: 0o755, owner: own() },
+            RunMount::Script { path: "/tmp/script".parse().unwrap(), content: "#!/bin/sh".into() },
             RunMount::Directory { path: "/tmp/x".parse().unwrap(), mode: 0o1777, owner: own() },
             RunMount::Secret {
                 variable: "S".into(),

@@ -73,7 +73,7 @@ async fn mounts_are_gone_behind_their_run() {
         machine.push_plain_builder().await;
         machine.file("dir/input", "bound ");
         machine.file("token", "hidden ");
-        let text = "FROM BUILDER AS build\nWORKDIR /work\nCOPY dir/input /work/kept\n\
+        let text = "FROM BUILDER AS build\nRUN ! cat /proc/1/environ\nWORKDIR /work\nCOPY dir/input /work/kept\n\
                     RUN --mount=type=bind,source=dir,target=/work/dir --mount=type=cache,target=/cache --mount=type=tmpfs,target=/t \
                     --mount=type=secret,id=token --mount=type=secret,id=token,env=TOKEN \
                     cat dir/input /run/secrets/token >/seen && echo $TOKEN >>/seen && echo x >/cache/x && echo y >/t/y && echo z >dir/made\n\

@@ -433,3 +433,25 @@ async fn a_silent_server_does_not_hold_the_fetch() {
     assert!(matches!(error, SourceError::TooSlow { .. }), "{error}");
     assert_eq!(error.reason(), FailureReason::SourceUnavailable);
 }
+
+#[tokio::test]
+async fn single_files_are_read_with_and_without_a_server_that_filters() {
+    let repositories = Repositories::new();
+    repositories.git("app", &["status"]);
+    std::os::unix::fs::symlink("Dockerfile", repositories.path("app").join("link")).unwrap();
+    let files = [("Dockerfile", "FROM top"), ("sub/Dockerfile", "FROM sub"), ("sub/.dockerignore", "*.md")];
+    let commit = repositories.commit("app", &files);
+    for filters in ["true", "false"] {
+        repositories.git("app", &["config", "uploadpack.allowFilter", filters]);
+        for version_2 in [true, false] {
+            let server = Server::start(Behaviour { version_2, ..repositories.behaviour() }).await;
+            let origin = || origin(&server, "app", &commit);
+            let sub = Fixture::new().with_directory("sub");
+            let read = sub.read(origin(), &["Dockerfile", ".dockerignore", "none", "none/at/all"]).await.unwrap();
+            let found = [Some("FROM sub".to_owned()), Some("*.md".to_owned()), None, None];
+            assert_eq!(read, found, "{filters} {version_2}");
+            let link = Fixture::new().read(origin(), &["link"]).await.unwrap_err();
+            assert!(link.to_string().contains("symbolic link"), "{link}");
+        }
+    }
+}

@@ -18,7 +18,7 @@ use minimalimage::{
     domain::task::{Limits, Network, Origin, SourceTask},
     shell::{
         net::Http,
-        source::{FetchEnvironment, Fetched, SourceError, fetch},
+        source::{FetchEnvironment, Fetched, SourceError, fetch, read_files},
     },
 };
 use tempfile::TempDir;
@@ -67,17 +67,28 @@ impl Fixture {
         self
     }
 
-    pub(crate) async fn fetch(&self, origin: Origin) -> Result<Fetched, SourceError> {
-        let environment = FetchEnvironment {
+    /// The text of files, as the operator reads a Dockerfile.
+    pub(crate) async fn read(&self, origin: Origin, paths: &[&str]) -> Result<Vec<Option<String>>, SourceError> {
+        let task = SourceTask { origin, directory: self.directory.clone() };
+        let names: Vec<String> = paths.iter().map(|path| (*path).to_owned()).collect();
+        let mut found = read_files(&task, None, &self.environment(), &names).await?;
+        Ok(names.iter().map(|name| Some(String::from_utf8(found.remove(name)??).unwrap())).collect())
+    }
+
+    fn environment(&self) -> FetchEnvironment<'_> {
+        FetchEnvironment {
             http: &self.http,
             secret_dir: self.secret.path(),
             config_map_dir: self.config_map.path(),
             work_dir: self.work.path(),
             limits: &self.limits,
             time: self.time,
-        };
-        let result =
-            fetch(&SourceTask { origin, directory: self.directory.clone() }, &environment, self.into.path()).await;
+        }
+    }
+
+    pub(crate) async fn fetch(&self, origin: Origin) -> Result<Fetched, SourceError> {
+        let task = SourceTask { origin, directory: self.directory.clone() };
+        let result = fetch(&task, &self.environment(), self.into.path()).await;
         assert_eq!(std::fs::read_dir(self.work.path()).unwrap().count(), 0, "downloads are left behind");
         result
     }

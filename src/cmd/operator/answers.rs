@@ -61,7 +61,7 @@ pub(super) struct World {
     pub configs: Memo<(String, Digest), RuntimeConfig>,
     /// Sources that are read at the same time: each takes room on the disk and some memory.
     pub readers: Semaphore,
-    /// Artifacts that a resource (by UID) has adopted under a key, so that later passes of its build need not ask again.
+    /// Artifacts that a resource (by UID and cache repository) has adopted under a key, so that later passes of its build need not ask again.
     pub adopted: Memo<(String, Digest, Key), Artifact>,
 }
 
@@ -193,7 +193,8 @@ impl Answers<'_> {
 
     /// Reads what an agent made and vouches for it. Under the first key someone else may have been faster: theirs counts.
     async fn adopt(&self, digest: Digest, key: Key, also: &[Key]) -> Result<Artifact, Trouble> {
-        let name = (self.image.uid().unwrap_or_default(), digest, key);
+        let owner = format!("{} {}", self.image.uid().unwrap_or_default(), self.outline.cache);
+        let name = (owner, digest, key);
         if let Some(artifact) = self.world.adopted.get(&name) {
             return Ok(artifact);
         }

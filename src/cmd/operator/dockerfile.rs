@@ -20,9 +20,11 @@ use crate::{
 use super::answers::{Answers, Texts, credential_trouble, registry_trouble, source_trouble};
 
 /// How long reading may take in all.
-const READ_TIME: Duration = Duration::from_mins(2);
+const READ_TIME: Duration = Duration::from_secs(30);
+/// Bytes of the files of one source that are remembered.
+const KEPT_BYTES: usize = 16 << 10;
 /// Bytes and files that a source may have to be read by the operator, where its server cannot give out single files.
-const READ_LIMITS: (u64, u64) = (512 << 20, 200_000);
+const READ_LIMITS: (u64, u64) = (512 << 20, 50_000);
 
 impl Answers<'_> {
     /// The texts of files of the source at `revision`.
@@ -40,7 +42,10 @@ impl Answers<'_> {
             Ok((path, text?))
         };
         let texts = contents.into_iter().map(text).collect::<Result<Texts, Trouble>>()?;
-        self.world.files.put(name, texts.clone());
+        // Larger ones are read again: a thousand of them would not fit into the operator's memory.
+        if texts.values().flatten().map(String::len).sum::<usize>() <= KEPT_BYTES {
+            self.world.files.put(name, texts.clone());
+        }
         Ok(texts)
     }
 
@@ -83,8 +88,9 @@ impl Answers<'_> {
         let data = self.world.cluster.config_map(&namespace, name).await;
         let data = data.map_err(|error| self.reference_trouble("ConfigMap", name, &error))?;
         if config_map_digest(&data).to_string() != revision {
+            // The old content will not come back: this build ends, and the next look begins another.
             let message = format!("ConfigMap {name} has changed since the build began");
-            return Err(Trouble { reason: Reason::SourceUnavailable, message });
+            return Err(Trouble { reason: Reason::SourceInvalid, message });
         }
         let directory = self.outline.source.as_ref().map(|source| source.directory.as_str()).unwrap_or_default();
         let key = |path: &str| if directory.is_empty() { path.to_owned() } else { format!("{directory}/{path}") };

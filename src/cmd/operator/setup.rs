@@ -39,7 +39,7 @@ const SIGNING_SECRET: &str = "minimalimage-signing-key";
 /// CA certificates travel to every agent in an environment variable.
 const CA_BYTES: usize = 32 * 1024;
 /// Sources that are read for their Dockerfile at the same time.
-const SOURCE_READERS: usize = 2;
+const SOURCE_READERS: usize = 4;
 
 /// The operator, and the stream of those whose turn in the queue has come.
 pub(super) async fn operator(

@@ -95,8 +95,11 @@ impl Pass<'_> {
         }
         let base = match draft {
             Draft::Complete(plan) => plan.base.as_ref().and_then(|base| pinned_digest(&progress, base)),
-            // The Dockerfile's base is one of its images, and is looked for among them below.
-            Draft::Dockerfile(_) => None,
+            // The Dockerfile's base is one of its images: the one that status names.
+            Draft::Dockerfile(_) => self.status.base.as_ref().and_then(|base| {
+                let found = progress.images.iter().find(|image| image.reference == base.display_name)?;
+                found.digest.parse().ok()
+            }),
         };
         let known_base = self.status.base.as_ref().and_then(|base| base.digest.clone());
         let (reason, message) = if progress.revision != last.revision {

@@ -14,6 +14,9 @@ use crate::domain::{
     source::{RelativePath, SourceUrl, close_names},
 };
 
+/// A directory's list of names, or a Dockerfile, is not larger.
+const MAX_LOOKUP_BYTES: usize = 8 << 20;
+
 /// One repository's part of a source.
 pub(super) struct Repository {
     pub(super) url: SourceUrl,
@@ -47,7 +50,7 @@ pub(super) struct Outcome {
 impl Checkout {
     /// Writes all files and removes the objects.
     pub(super) fn run(self) -> Result<Outcome, SourceError> {
-        let objects = Objects::at(self.objects.path(), &self.repository.url)?;
+        let objects = Objects::at(self.objects.path(), &self.repository.url, MAX_OBJECT_BYTES)?;
         let mut buffer = Vec::new();
         let (root, time) = objects.root(self.repository.commit, &mut buffer)?;
         let mut walk = Walk {
@@ -77,9 +80,9 @@ struct Objects<'a> {
 }
 
 impl<'a> Objects<'a> {
-    fn at(directory: &Path, url: &'a SourceUrl) -> Result<Self, SourceError> {
+    fn at(directory: &Path, url: &'a SourceUrl, limit: usize) -> Result<Self, SourceError> {
         let failed = |source| SourceError::File { path: directory.to_owned(), source };
-        let options = gix_odb::store::init::Options { alloc_limit_bytes: Some(MAX_OBJECT_BYTES), ..Default::default() };
+        let options = gix_odb::store::init::Options { alloc_limit_bytes: Some(limit), ..Default::default() };
         let odb = gix_odb::at_opts(directory, gix_hash::Kind::Sha1, [], options).map_err(failed)?;
         Ok(Self { odb, url })
     }
@@ -100,7 +103,7 @@ impl<'a> Objects<'a> {
             Ok(Some(object)) if object.kind == kind => Ok(Some(object.data)),
             Ok(Some(_)) => Err(failed("it is of another kind than expected")),
             Ok(None) => Ok(None),
-            Err(_) => Err(failed("it is broken, or larger than 512 MiB")),
+            Err(_) => Err(failed("it is broken or too large")),
         }
     }
 
@@ -126,7 +129,7 @@ pub(super) struct Lookup<'a>(Objects<'a>);
 
 impl<'a> Lookup<'a> {
     pub(super) fn new(url: &'a SourceUrl, objects: &Path) -> Result<Self, SourceError> {
-        Objects::at(objects, url).map(Self)
+        Objects::at(objects, url, MAX_LOOKUP_BYTES).map(Self)
     }
 
     /// The object of the file `path` below `directory`; none where there is no regular file.
@@ -146,6 +149,12 @@ impl<'a> Lookup<'a> {
             match (entry.kind, names.peek()) {
                 (EntryKind::Blob { .. }, None) => return Ok(Some(entry.id)),
                 (EntryKind::Tree, Some(_)) => tree = entry.id,
+                // Not to see an ignore file would put into the image what it hides.
+                (EntryKind::Link | EntryKind::Submodule, _) => {
+                    let why =
+                        "is a symbolic link or in a submodule, where a Dockerfile and what belongs to it is not read";
+                    return Err(SourceError::Entry { path: path.to_string(), why });
+                }
                 _ => return Ok(None),
             }
         }

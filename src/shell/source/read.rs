@@ -5,11 +5,12 @@ use std::{collections::BTreeMap, fs, io::Read as _, path::Path};
 use super::{
     FetchEnvironment, SourceError, fetch,
     git::{self, Root},
-    http::Session,
+    http::{self, Session},
     within,
 };
 use crate::{
     domain::{
+        archive::Selection,
         source::{Purpose, RelativePath, ServerCredential, SourceUrl},
         task::{Origin, SourceTask},
     },
@@ -19,8 +20,8 @@ use crate::{
 /// Bytes of one file; a Dockerfile is never larger.
 pub(super) const MAX_FILE: u64 = 1 << 20;
 
-/// The contents of `paths` below the source's directory; none where there is no such file. For Git `credential` is what the
-/// operator has read, for others the environment's directories hold what is needed.
+/// The contents of `paths` below the source's directory; none where there is no such file. `credential` is what the operator
+/// has read of the source's Secret.
 ///
 /// # Errors
 /// When the source cannot be fetched, or a file is larger than 1 MiB.
@@ -39,7 +40,15 @@ pub async fn read_files(
     }
     let failed = |source| SourceError::File { path: environment.work_dir.to_owned(), source };
     let top = tempfile::tempdir_in(environment.work_dir).map_err(failed)?;
-    fetch(task, environment, top.path()).await?;
+    if let Origin::Http { url, digest, strip_components, .. } = &task.origin {
+        let url = SourceUrl::parse(url)?;
+        let session = Session { http: environment.http, credential, purpose: Purpose::Download };
+        let selection = Selection::new(*strip_components, RelativePath::parse(task.directory.as_bytes())?);
+        let archive = http::fetch_archive(session, &url, *digest, selection, environment, top.path());
+        within(environment.time, &url, archive).await?;
+    } else {
+        fetch(task, environment, top.path()).await?;
+    }
     let read = |path: &String| Ok((path.clone(), read_file(top.path(), path)?));
     paths.iter().map(read).collect()
 }

@@ -80,7 +80,8 @@ impl Work<'_> {
                 CopySource::Heredoc(heredoc) => texts.extend(self.text(heredoc, source.at, &destination, &flags)),
             }
         }
-        self.remember(&destination);
+        // What a copy makes is known to later ones.
+        self.built.know(if destination.directory { Some(destination.path.clone()) } else { destination.path.parent() });
         if !items.is_empty() {
             let action = Action::Copy { origin, items, owner: flags.named, transient: false };
             self.built.actions.push(Located::new(action, at));
@@ -177,16 +178,6 @@ impl Work<'_> {
             self.problem(at, &heredoc.name, "--chown of a here-document needs numbers, for example --chown=1000:1000");
         }
         Some(TextFile { path, content, mode: flags.mode.unwrap_or(0o644), owner: flags.owner.unwrap_or_default() })
-    }
-
-    /// What a copy makes is known to later ones.
-    fn remember(&mut self, destination: &Destination) {
-        let mut directory =
-            if destination.directory { Some(destination.path.clone()) } else { destination.path.parent() };
-        while let Some(path) = directory {
-            directory = path.parent();
-            self.built.known.insert(path);
-        }
     }
 }
 

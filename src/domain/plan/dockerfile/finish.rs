@@ -105,8 +105,10 @@ fn names(open: &OpenDockerfile<'_>, built: &BTreeMap<usize, Built>) -> BTreeMap<
     let mut take = |origin: Origin, wanted: String, number: usize| {
         let wanted: String = wanted.trim_matches('-').chars().take(NAME_LENGTH - 4).collect();
         let wanted = wanted.trim_end_matches('-').to_owned();
-        let name = if wanted.is_empty() || taken.contains(&wanted) { format!("{wanted}-{number}") } else { wanted };
-        let name = name.trim_start_matches('-').to_owned();
+        let numbered = (number..).map(|number| format!("{wanted}-{number}").trim_start_matches('-').to_owned());
+        let mut free = (!wanted.is_empty()).then(|| wanted.clone()).into_iter().chain(numbered);
+        // There is always a number that nobody has.
+        let Some(name) = free.find(|name| !taken.contains(name)) else { return };
         taken.insert(name.clone());
         names.insert(origin, name);
     };

@@ -94,7 +94,7 @@ impl Graph {
 }
 
 /// The values of an instruction's `--from` and of `from` in its mounts.
-fn origins_of(instruction: &Instruction) -> Vec<Located<String>> {
+pub(super) fn origins_of(instruction: &Instruction) -> Vec<Located<String>> {
     match instruction {
         Instruction::Copy(copy) => copy.from.iter().cloned().collect(),
         Instruction::Run(run) => run.mounts.iter().filter_map(mount_from).collect(),

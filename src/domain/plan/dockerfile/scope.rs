@@ -182,6 +182,8 @@ impl Scope {
         let pairs = globals.predefined().chain(&self.arguments).map(|(name, value)| (name.clone(), value.clone()));
         let hidden = |name: &String| self.env.iter().any(|(other, _)| other == name);
         let mut variables: BTreeMap<_, _> = pairs.filter(|(name, _)| !hidden(name)).collect();
+        // Where the image itself says where home is, no entry of /etc/passwd does.
+        variables.extend(self.env.iter().filter(|(name, _)| name == "HOME").cloned());
         variables.extend(self.own.iter().cloned());
         variables
     }

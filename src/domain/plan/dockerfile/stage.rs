@@ -8,20 +8,25 @@ use serde_json::{Value, json};
 use crate::domain::{
     dockerfile::{
         Instruction, Located, Position, Problem, Word,
-        ast::{Check, CommandLine, Healthcheck, RunInstruction, RunNetwork, RunSecurity},
+        ast::{Check, CommandLine, Healthcheck, Program, RunInstruction, RunNetwork, RunSecurity},
         parse,
     },
     image::{ImageConfig, RuntimeConfig},
     plan::SOURCE_DATE_EPOCH,
-    recipe::{CopyItem, Step, TextFile},
+    recipe::{CopyItem, RunMount, Step, TextFile},
     value::{ImagePath, PathError, Reference},
 };
 
 use super::{
     OpenDockerfile,
-    graph::{From, Origin},
+    graph::{self, From, Origin},
     scope::Scope,
 };
+
+/// Bytes that all words of a Dockerfile may have when they are expanded, the variables of every RUN counted anew.
+const MOST_BYTES: usize = 8 << 20;
+/// Ports, volumes or variables of one image.
+const MOST_NAMES: usize = 2000;
 
 /// A stage with all its instructions gone through.
 #[derive(Debug, Clone)]
@@ -70,6 +75,10 @@ pub(super) struct Work<'a> {
     pub open: &'a OpenDockerfile<'a>,
     pub index: usize,
     pub built: Built,
+    /// Whether this very stage has a CMD.
+    has_cmd: bool,
+    /// Bytes that expanded words, and variables of RUNs, may still take.
+    left: usize,
     pub problems: &'a mut Vec<Problem>,
 }
 
@@ -80,6 +89,7 @@ pub(super) fn build(
     problems: &mut Vec<Problem>,
 ) -> BTreeMap<usize, Built> {
     let mut done: BTreeMap<usize, Built> = BTreeMap::new();
+    let mut left = MOST_BYTES;
     for (index, stage) in open.dockerfile.stages.iter().enumerate() {
         let Some(Some(from)) = open.graph.from.get(index) else { continue };
         let nothing = RuntimeConfig::default();
@@ -96,7 +106,7 @@ pub(super) fn build(
         };
         // Triggers of an earlier stage run as those of an image would.
         let inherited = built.config.on_build.clone().unwrap_or_default();
-        let mut work = Work { open, index, built, problems: &mut *problems };
+        let mut work = Work { open, index, built, has_cmd: false, left, problems: &mut *problems };
         work.built.config.on_build = Some(Vec::new());
         for trigger in triggers.iter().chain(&inherited) {
             work.trigger(trigger, stage.at);
@@ -104,6 +114,7 @@ pub(super) fn build(
         for instruction in &stage.instructions {
             work.instruction(instruction);
         }
+        left = work.left;
         done.insert(index, work.built);
     }
     done
@@ -113,17 +124,27 @@ impl Built {
     fn on(image: Option<Reference>, config: &RuntimeConfig) -> Self {
         let scratch = image.is_none();
         let directory: ImagePath = config.working_dir.parse().unwrap_or_else(|_| ImagePath::root());
-        Self {
+        let mut built = Self {
             image,
             actions: Vec::new(),
             // BuildKit gives images from scratch a working directory.
             config: ImageConfig { working_dir: scratch.then(|| "/".to_owned()), ..ImageConfig::default() },
             scope: Scope::of_image(&config.env),
-            known: BTreeSet::from([directory.clone()]),
-            directory,
+            known: BTreeSet::new(),
+            directory: directory.clone(),
             user: config.user.clone(),
             secrets: BTreeSet::new(),
             shell: config.shell.clone().unwrap_or_else(|| ["/bin/sh", "-c"].map(str::to_owned).to_vec()),
+        };
+        built.know(Some(directory));
+        built
+    }
+
+    /// A directory is known to be there, and so are those above it.
+    pub(super) fn know(&mut self, mut directory: Option<ImagePath>) {
+        while let Some(path) = directory {
+            directory = path.parent();
+            self.known.insert(path);
         }
     }
 
@@ -151,7 +172,30 @@ impl Work<'_> {
     }
 
     pub(super) fn word(&mut self, word: &Located<Word>) -> Option<String> {
-        self.built.scope.word(&self.open.globals, word, self.problems)
+        if self.left == 0 {
+            return None;
+        }
+        let text = self.built.scope.word(&self.open.globals, word, self.problems)?;
+        self.spend(word.at, text.len() + 1).then_some(text)
+    }
+
+    /// Whether so many bytes more are within bounds; said once when they are not.
+    fn spend(&mut self, at: Position, bytes: usize) -> bool {
+        let within = bytes < self.left;
+        if !within && self.left > 0 {
+            let message = format!("with its variables replaced the Dockerfile is over {} MiB", MOST_BYTES >> 20);
+            self.problem(at, "", message);
+        }
+        self.left = self.left.saturating_sub(bytes);
+        within
+    }
+
+    /// Whether a list of the image has room for one more.
+    fn has_room(&mut self, at: Position, count: usize) -> bool {
+        if count == MOST_NAMES {
+            self.problem(at, "", format!("more than {MOST_NAMES} ports, volumes or variables are not possible"));
+        }
+        count < MOST_NAMES
     }
 
     /// An ONBUILD of what the stage is built from.
@@ -164,7 +208,7 @@ impl Work<'_> {
             );
         };
         for instruction in parsed.stages.iter().flat_map(|stage| &stage.instructions) {
-            if matches!(&instruction.value, Instruction::Copy(copy) if copy.from.is_some()) {
+            if !graph::origins_of(&instruction.value).is_empty() {
                 let message =
                     format!("the base image has an ONBUILD trigger with --from, which is not supported: {text}");
                 return self.problem(at, "FROM", message);
@@ -185,7 +229,9 @@ impl Work<'_> {
             Instruction::Env(pairs) => {
                 let pairs: Vec<_> = pairs.iter().map(|pair| (self.word(&pair.name), self.word(&pair.value))).collect();
                 for (name, value) in pairs.into_iter().filter_map(|(name, value)| name.zip(value)) {
-                    self.built.scope.set(&name, &value);
+                    if self.has_room(at, self.built.scope.env.len()) {
+                        self.built.scope.set(&name, &value);
+                    }
                 }
             }
             Instruction::Label(pairs) => {
@@ -211,8 +257,15 @@ impl Work<'_> {
     /// Instructions that say how the image runs and do nothing in the stage.
     fn image_only(&mut self, instruction: &Instruction) {
         match instruction {
-            Instruction::Cmd(line) => self.built.config.cmd = Some(self.built.command(&line.value)),
-            Instruction::Entrypoint(line) => self.built.config.entrypoint = Some(self.built.command(&line.value)),
+            Instruction::Cmd(line) => {
+                self.built.config.cmd = Some(self.built.command(&line.value));
+                self.has_cmd = true;
+            }
+            Instruction::Entrypoint(line) => {
+                self.built.config.entrypoint = Some(self.built.command(&line.value));
+                // A CMD from before this stage was meant for another program.
+                self.built.config.cmd.take_if(|_| !self.has_cmd);
+            }
             Instruction::Shell(shell) => {
                 self.built.shell.clone_from(&shell.value);
                 self.built.config.shell = Some(shell.value.clone());
@@ -227,6 +280,9 @@ impl Work<'_> {
             Instruction::Volume(words) => {
                 for word in words {
                     let Some(volume) = self.word(word) else { continue };
+                    if !self.has_room(word.at, self.built.config.volumes.len()) {
+                        return;
+                    }
                     let volumes = &mut self.built.config.volumes;
                     if !volumes.contains(&volume) {
                         volumes.push(volume);
@@ -256,6 +312,9 @@ impl Work<'_> {
                 if first <= last && first > 0 && matches!(protocol.as_str(), "tcp" | "udp" | "sctp") =>
             {
                 for port in (first..=last).map(|port| format!("{port}/{protocol}")) {
+                    if !self.has_room(word.at, self.built.config.ports.len()) {
+                        return;
+                    }
                     let ports = &mut self.built.config.ports;
                     if !ports.contains(&port) {
                         ports.push(port);
@@ -273,7 +332,7 @@ impl Work<'_> {
         let Some(text) = self.word(word) else { return };
         let Some(path) = self.path(word, &text) else { return };
         self.built.config.working_dir = Some(path.to_string());
-        self.built.known.insert(path.clone());
+        self.built.know(Some(path.clone()));
         self.built.directory = path.clone();
         let user = self.built.step_user();
         self.built.action(at, Action::MakeDirectory { path, user });
@@ -304,11 +363,15 @@ impl Work<'_> {
         if let Some(device) = run.devices.first() {
             self.problem(device.at, "--device", "builds get no devices: leave --device out");
         }
-        let mounts = run.mounts.iter().filter_map(|mount| self.mount(at, mount)).collect();
+        let mounts: Vec<_> = run.mounts.iter().filter_map(|mount| self.mount(at, mount)).collect();
         let offline = run.network.as_ref().is_some_and(|network| network.value == RunNetwork::None);
         let user = self.built.step_user();
         let env = self.variables();
-        let command = self.run_command(run);
+        if !self.spend(at, env.iter().map(|(name, value)| name.len() + value.len()).sum()) {
+            return;
+        }
+        let (command, script) = self.run_command(run);
+        let mounts = mounts.into_iter().chain(script).collect();
         let text = command.last().cloned().unwrap_or_default();
         let step = Step::Run { command, env, working_dir: self.built.directory.clone(), user, mounts, offline };
         self.built.action(at, Action::Run { step, text });
@@ -320,18 +383,15 @@ impl Work<'_> {
         env
     }
 
-    /// Here-documents are the shell's own business, but for one that is all of the command: that is a script.
-    fn run_command(&self, run: &RunInstruction) -> Vec<String> {
-        let CommandLine::Shell(line) = &run.command.value else { return self.built.command(&run.command.value) };
-        match run.heredocs.as_slice() {
-            [] => self.built.command(&run.command.value),
-            [only] if line.trim_start().starts_with("<<") && line.split_whitespace().count() == 1 => {
-                self.built.command(&CommandLine::Shell(only.value.text()))
-            }
-            several => {
-                let documents =
-                    several.iter().map(|heredoc| format!("{}{}\n", heredoc.value.content, heredoc.value.name));
-                self.built.command(&CommandLine::Shell(format!("{line}\n{}", documents.collect::<String>())))
+    /// The command, with the mount of a here-document that is a program.
+    fn run_command(&self, run: &RunInstruction) -> (Vec<String>, Option<RunMount>) {
+        match run.program() {
+            Program::Shell(text) => (self.built.command(&CommandLine::Shell(text)), None),
+            Program::Exec(words) => (words, None),
+            Program::Script { name, content } => {
+                let path = format!("/tmp/.heredoc-{name}");
+                let mount = path.parse().ok().map(|path| RunMount::Script { path, content });
+                (vec![path], mount)
             }
         }
     }

@@ -198,6 +198,10 @@ fn a_stage_from_a_stage_goes_on_where_that_ended() {
     assert_eq!(plan.stages.len(), 1);
     assert_eq!(plan.image.labels, [("l".to_owned(), "1".to_owned()), ("m".to_owned(), "1".to_owned())].into());
     assert_eq!(plan.image.cmd, Some(vec!["/x".to_owned()]));
+    // A CMD of before was for another program.
+    let text = "FROM scratch AS base\nCMD [\"old\"]\nFROM base\nENTRYPOINT [\"/x\"]\n";
+    assert_eq!(self::plan(text).image.cmd, None);
+    assert_eq!(self::plan(&format!("{text}CMD [\"new\"]\n")).image.cmd, Some(vec!["new".to_owned()]));
 }
 
 #[test]
@@ -207,7 +211,7 @@ fn here_documents_are_scripts_files_or_the_shells_business() {
     let plan = plan(text);
     let steps = steps(&plan, "b");
     assert_eq!(steps[0], "/$ /bin/sh -c echo $N\n");
-    assert_eq!(steps[1], "/$ /bin/sh -c cat <<A >/a && cat <<-'B' >/b\n$N\nA\n\tx\nB\n");
+    assert_eq!(steps[1], "/$ /bin/sh -c cat <<A >/a && cat <<-'B' >/b\n$N\nA\n\tx\nB");
     assert_eq!(steps[2], "write /etc/one: n=1");
     let LayerPlan::Files(files) = &plan.layers[1] else { panic!("{:?}", plan.layers) };
     assert_eq!((files[0].path.as_str(), files[0].mode, files[0].content.as_str()), ("/f", 0o600, "f\n"));
@@ -288,6 +292,11 @@ fn names_fit_kubernetes_and_do_not_meet() {
     let plan = plan(text);
     let names: Vec<_> = plan.stages.iter().map(|stage| stage.name.as_str()).collect();
     assert_eq!(names, ["my-stage-1", "my-stage-1-1", "source-2", "stage-3"]);
+    let plan = self::plan(
+        "FROM a AS a-2\nFROM b AS a\nFROM c AS a_\nFROM scratch\nCOPY --from=0 /x /0\nCOPY --from=1 /x /1\nCOPY --from=2 /x /2\n",
+    );
+    let names: Vec<_> = plan.stages.iter().map(|stage| stage.name.as_str()).collect();
+    assert_eq!(names, ["a-2", "a", "a-3"]);
 }
 
 #[test]
@@ -404,4 +413,38 @@ fn mounts_are_there_for_one_run_alone() {
         let error = try_plan(&draft(json!({})), &[("Dockerfile", &text)]).unwrap_err().to_string();
         assert!(error.starts_with("Dockerfile:5:") && error.contains(words), "{error}");
     }
+}
+
+#[test]
+fn a_here_document_can_be_a_program() {
+    let plan =
+        plan("FROM a AS b\nRUN <<EOF\n#!/usr/bin/env python3\nprint(1)\nEOF\nFROM scratch\nCOPY --from=b /x /x\n");
+    let Step::Run { command, mounts, .. } = &plan.stages[0].steps[0] else { panic!("{:?}", plan.stages[0].steps) };
+    assert_eq!(command[..], ["/tmp/.heredoc-EOF"]);
+    let script =
+        |mount: &RunMount| matches!(mount, RunMount::Script { content, .. } if content.ends_with("print(1)\n"));
+    assert!(mounts.iter().any(script));
+}
+
+#[test]
+fn what_a_dockerfile_grows_to_is_bounded() {
+    let large = "x".repeat(60_000);
+    let many = |line: &dyn Fn(usize) -> String, count: usize| (0..count).map(line).collect::<String>();
+    for text in [
+        format!("FROM scratch\nENV A={large}\n{}", many(&|index| format!("ENV B{index}=$A\n"), 200)),
+        format!("FROM a AS b\nENV A={large}\n{}FROM scratch\nCOPY --from=b /x /x\n", many(&|_| "RUN x\n".into(), 200)),
+        "FROM scratch\nEXPOSE 1-65535\n".to_owned(),
+        format!("FROM scratch\n{}", many(&|index| format!("VOLUME /v{index}\n"), 3000)),
+        format!("FROM scratch\n{}", many(&|index| format!("ENV V{index}=1\n"), 3000)),
+    ] {
+        let error = refusal(&text);
+        assert!(error.contains("MiB") || error.contains("not possible"), "{error}");
+        assert!(error.len() < 1_000_000);
+    }
+}
+
+#[test]
+fn directories_above_a_known_one_are_known() {
+    let plan = plan("FROM a AS b\nWORKDIR /a/b\nCOPY f /a\nFROM scratch\nCOPY --from=b /x /x\n");
+    assert_eq!(steps(&plan, "b")[1], "source f > /a/");
 }
