@@ -120,6 +120,8 @@ async fn what_cannot_be_built_is_told_with_its_place() {
     machine.file("Dockerfile", "FROM scratch\nCOPPY a /a\n");
     let error = machine.refusal(&[]);
     assert!(error.contains("Dockerfile:2:1") && error.contains("COPY"), "{error}");
+    let error = machine.refusal(&["--file", "Dockerfile"]);
+    assert!(error.contains("use --dockerfile Dockerfile"), "{error}");
     let builder = format!("{}/builder:1", machine.registry.host);
     machine.file("Dockerfile", &format!("FROM {builder}\nRUN echo\n"));
     let error = machine.refusal(&[]);

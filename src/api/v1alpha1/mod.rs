@@ -177,7 +177,9 @@ pub struct CacheRepository {
     pub secret_ref: Option<LocalReference>,
 }
 
-/// The Pod Security Standards under which stages can run.
+/// The Pod Security Standard that build Pods keep. Restricted: they run as user 65532, files can only be put below
+/// /workspace, /tmp and /home/build. Baseline: the builder image's own user, which is usually root in the container; stages
+/// of a Dockerfile start as root, as Docker has it. Default: Restricted, with `dockerfile` Baseline.
 #[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PodSecurity {
     /// Passes the `restricted` standard: user 65532, no capabilities, seccomp.

@@ -32,6 +32,9 @@ pub fn spec(args: &mut BuildArgs) -> anyhow::Result<(PathBuf, MinimalImageSpec)>
     }
     let file = args.file.clone().unwrap_or_else(|| FILE.into());
     let text = fs::read_to_string(&file).with_context(|| format!("failed to read {}", file.display()))?;
+    if file.file_name().is_some_and(|name| name.to_string_lossy().contains(DOCKERFILE)) {
+        bail!("{0} looks like a Dockerfile: use --dockerfile {0}", file.display());
+    }
     let resource = resource_file::parse(&text).with_context(|| format!("unable to use {}", file.display()))?;
     Ok((file, resource.spec))
 }

@@ -15,7 +15,7 @@ use super::{
     plan::StagePlan,
     recipe::{Key, Recipe},
     settings::Settings,
-    task::{SourceTask, StageTask},
+    task::{AGENT_CONTAINER, BUILD_CONTAINER, SourceTask, StageTask},
     value::{Digest, Repository},
 };
 
@@ -133,13 +133,23 @@ pub fn render(owner: &JobOwner, run: &StageRun, refs: &References, settings: &Se
             backoff_limit: Some(0),
             ttl_seconds_after_finished: Some(TTL_SECONDS),
             template: PodTemplateSpec {
-                metadata: Some(ObjectMeta { labels: Some(labels), ..ObjectMeta::default() }),
+                metadata: Some(ObjectMeta {
+                    labels: Some(labels),
+                    annotations: Some(default_container(&run.stage)),
+                    ..ObjectMeta::default()
+                }),
                 spec: Some(context.spec()),
             },
             ..JobSpec::default()
         }),
         status: None,
     }
+}
+
+/// Whose log `kubectl logs` shows: what people look for is what their commands said.
+fn default_container(stage: &StagePlan) -> BTreeMap<String, String> {
+    let container = if stage.image.is_some() { BUILD_CONTAINER } else { AGENT_CONTAINER };
+    BTreeMap::from([("kubectl.kubernetes.io/default-container".to_owned(), container.to_owned())])
 }
 
 /// `<resource>-<stage>-<hash>-<attempt>`, the first two shortened if they must be. The hash is over owner and key:

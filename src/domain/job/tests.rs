@@ -52,6 +52,8 @@ fn mounts(container: &Value) -> Vec<&str> {
 #[test]
 fn restricted_pods_meet_the_restricted_standard() {
     let job = rendered(|_| {}, &Settings::default());
+    let annotations = &job["spec"]["template"]["metadata"]["annotations"];
+    assert_eq!(annotations["kubectl.kubernetes.io/default-container"], "build");
     let pod = &job["spec"]["template"]["spec"];
     assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
     assert_eq!(pod["securityContext"]["runAsUser"], 65532);
