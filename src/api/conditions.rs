@@ -71,6 +71,10 @@ pub enum Reason {
     OutOfMemory,
     /// A stage took longer than its timeout.
     Timeout,
+    /// A snapshot is kept of what a stage's first steps did. Only in Events.
+    SnapshotKept,
+    /// The node could not start from a snapshot: the stage starts from its builder image. Only in Events.
+    SnapshotUnusable,
     /// A build Pod went away: evicted, its node lost, its agent failed.
     BuildInterrupted,
 }
@@ -104,6 +108,8 @@ impl Reason {
             Self::RegistryAccessDenied => "RegistryAccessDenied",
             Self::RegistryInvalid => "RegistryInvalid",
             Self::StageFailed => "StageFailed",
+            Self::SnapshotKept => "SnapshotKept",
+            Self::SnapshotUnusable => "SnapshotUnusable",
             Self::ArtifactPathMissing => "ArtifactPathMissing",
             Self::ArtifactInvalid => "ArtifactInvalid",
             Self::OutOfMemory => "OutOfMemory",

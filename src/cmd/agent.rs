@@ -4,6 +4,7 @@ mod backend;
 mod inputs;
 mod outputs;
 mod remote;
+mod snapshots;
 
 use std::{
     fs,
@@ -15,12 +16,14 @@ pub use backend::{Backend, LayerStream, LayerUpload, UploadError};
 use inputs::Inputs;
 use outputs::Outputs;
 pub use remote::Remote;
+use snapshots::Snapshots;
 use tokio::net::UnixListener;
 
 use crate::{
     cmd::wrapper::{FINISHED, serve_outputs},
     domain::{
         recipe::Step,
+        snapshot::SnapshotTask,
         task::{AgentFailure, AgentMessage, FailureReason, StageTask},
         value::Digest,
         wire::{Frame, Setup, WrapperFailure},
@@ -81,6 +84,7 @@ async fn stage<B: Backend>(
     }
     let inputs = Inputs::prepare(&task.recipe, &source).await?;
     message.source = inputs.digest();
+    message.prefixes = inputs.prefixes(&task.snapshots.cuts);
     message.timings.fetch = milliseconds(start.elapsed());
     if !task.no_cache
         && let Some(artifact) = backend.lookup(task.recipe.exact_key(message.source)).await?
@@ -92,10 +96,16 @@ async fn stage<B: Backend>(
     let Some(listener) = listener else {
         return without_wrapper(task, settings, backend, source, message).await;
     };
+    let start = backend.start(&message.prefixes).await?;
     let channel = accept(listener).await?;
     // Whatever ends this function ends the threads that block on the connection.
     let _hangup = channel.hangup();
-    let (channel, steps) = run_steps(task, backend, inputs, channel).await?;
+    let mut snapshots = Snapshots::default();
+    let plan = SnapshotTask { start, ..task.snapshots.clone() };
+    let threads = settings.threads;
+    let result = run_steps((task, backend, threads), (plan, &mut snapshots), inputs, channel).await;
+    message.made = snapshots.commit(backend).await;
+    let (channel, steps) = result?;
     message.timings.steps = milliseconds(steps);
     finish(task, settings, backend, channel, message).await
 }
@@ -142,8 +152,8 @@ async fn finish<B: Backend>(
 
 /// Hands over the steps and what they copy; gives the time from the first step to the end of the last.
 async fn run_steps<B: Backend>(
-    task: &StageTask,
-    backend: &B,
+    (task, backend, threads): (&StageTask, &B, usize),
+    (plan, snapshots): (SnapshotTask, &mut Snapshots),
     mut inputs: Inputs,
     channel: Channel,
 ) -> Result<(Channel, Duration), AgentFailure> {
@@ -152,6 +162,7 @@ async fn run_steps<B: Backend>(
         outputs: task.recipe.outputs.clone(),
         secret_variables: task.recipe.env_from.clone(),
         ca_certificates: task.network.ca_certificates.clone().filter(|_| task.inject_ca),
+        snapshots: plan,
     }));
     let (mut channel, sent) = blocking(channel, move |channel| channel.send(&setup)).await?;
     sent.map_err(interrupted)?;
@@ -170,6 +181,13 @@ async fn run_steps<B: Backend>(
                     }
                     _ => return Err(interrupted(SocketError::Unexpected("a copy that is no step"))),
                 };
+            }
+            Frame::Snapshot(step) => {
+                let step = usize::try_from(step).unwrap_or(usize::MAX);
+                if !task.snapshots.cuts.contains(&step) {
+                    return Err(interrupted(SocketError::Unexpected("a snapshot that nobody asked for")));
+                }
+                channel = snapshots.take((task, backend, threads), step, channel).await?;
             }
             Frame::Done => return Ok((channel, start.elapsed())),
             Frame::Failed(failure) => {

@@ -195,7 +195,8 @@ async fn stages(world: &Arc<World>, plan: &Plan, pins: &Pins) -> anyhow::Result<
             match (plan.recipe(&stage, pins, &artifacts), inputs.collect()) {
                 (Some(recipe), Some(inputs)) => {
                     let (world, pins) = (Arc::clone(world), pins.clone());
-                    running.spawn(StageJob { world, stage, recipe, inputs, pins }.run());
+                    let snapshots = plan.snapshots(&stage);
+                    running.spawn(StageJob { world, stage, recipe, inputs, pins, snapshots }.run());
                 }
                 _ => later.push(stage),
             }

@@ -9,6 +9,10 @@ use std::{
 
 use anyhow::{Context, bail};
 
+mod keeper;
+
+use keeper::Keeper;
+
 use crate::{
     domain::{
         dockerfile::ignore::Ignore,
@@ -118,7 +122,9 @@ fn steps(
     let mut runner = Steps::start(environment(std::env::vars_os(), home.as_os_str(), ca_file), Arc::clone(interrupt))?;
     let mut failure = None;
     let mut transient = Transient::default();
-    for (index, step) in setup.steps.iter().enumerate() {
+    let mut keeper = Keeper::new(&settings.root, &setup.snapshots);
+    for (index, step) in setup.steps.iter().enumerate().skip(setup.snapshots.start) {
+        keeper.keep(index, channel)?;
         failure = match step {
             Step::CopySource { owner, transient: brief, .. } | Step::CopyArtifact { owner, transient: brief, .. } => {
                 match container_user(&settings.root, owner.as_deref()) {

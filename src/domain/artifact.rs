@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{media_type, value::Digest};
+use super::{
+    media_type,
+    value::{self, Digest},
+};
 
 /// Media type of an artifact manifest's `artifactType`.
 pub const ARTIFACT_TYPE: &str = "application/vnd.minimalimage.artifact.v1";
@@ -32,6 +35,14 @@ pub struct Layer {
     pub diff_id: Digest,
     /// Bytes of the uncompressed tar's file contents.
     pub size: u64,
+}
+
+impl Layer {
+    /// What a manifest says of it.
+    #[must_use]
+    pub fn descriptor(&self) -> value::Descriptor {
+        value::Descriptor { media_type: self.media_type.clone(), digest: self.digest, size: self.compressed_size }
+    }
 }
 
 /// The config blob of an artifact: facts about its layers that follow from their content, in the layers' order.
@@ -119,6 +130,18 @@ struct Descriptor {
 }
 
 impl ArtifactConfig {
+    /// What is known of layers without their reports.
+    #[must_use]
+    pub fn plain(layers: &[Layer]) -> Self {
+        let report = |layer: &Layer| OutputReport {
+            diff_id: layer.diff_id,
+            size: layer.size,
+            file_count: 0,
+            largest_files: Vec::new(),
+        };
+        Self { outputs: layers.iter().map(report).collect() }
+    }
+
     /// The config blob.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {

@@ -23,6 +23,7 @@ pub mod recipe;
 pub mod record;
 pub mod resource_file;
 pub mod settings;
+pub mod snapshot;
 pub mod source;
 pub mod tail;
 pub mod task;

@@ -9,8 +9,10 @@ use k8s_openapi::api::{
 use crate::api::conditions::{Reason, truncated};
 
 use super::{
-    job::{ATTEMPT_ANNOTATION, KEY_ANNOTATION, STAGE_LABEL},
+    job::{ATTEMPT_ANNOTATION, KEY_ANNOTATION, SNAPSHOT_ANNOTATION, STAGE_LABEL},
+    snapshot::{Made, Prefix},
     task::{AGENT_CONTAINER, AgentFailure, AgentMessage, BUILD_CONTAINER, FailureReason},
+    value::Digest,
 };
 
 /// One Job of a MinimalImage.
@@ -36,6 +38,12 @@ pub struct JobFact {
     pub finished: Option<Timestamp>,
     /// How far it is.
     pub state: JobState,
+    /// The snapshot that its build container was started from.
+    pub snapshot: Option<Digest>,
+    /// What the steps before each cut took from the source, where they took anything.
+    pub prefixes: Vec<Prefix>,
+    /// The snapshots that were made, whatever became of the stage.
+    pub made: Option<Made>,
 }
 
 /// How far a Job is.
@@ -55,6 +63,8 @@ pub enum JobState {
     /// The build container has ended and the agent goes on: for a moment that is how a stage ends; when it lasts, the agent
     /// waits for a connection that never comes, which is this failure.
     Orphaned(JobFailure),
+    /// It was started from a snapshot of other files, and did nothing.
+    Outdated,
     /// The agent has ended well.
     Done(AgentMessage),
     /// It will give no artifact.
@@ -82,7 +92,7 @@ impl JobFact {
     /// Whether its Pod may still do something.
     #[must_use]
     pub fn is_live(&self) -> bool {
-        let over = matches!(self.state, JobState::Done(_) | JobState::Failed(_));
+        let over = matches!(self.state, JobState::Done(_) | JobState::Failed(_) | JobState::Outdated);
         !self.deleting && !over
     }
 }
@@ -100,6 +110,11 @@ pub fn job_fact(job: &Job, pods: &[Pod], events: &[Event]) -> Option<JobFact> {
     };
     let newest = pods.iter().filter(owned).max_by_key(|pod| pod.metadata.creation_timestamp.clone());
     let state = newest.map_or_else(|| without_pod(job, events), pod_state);
+    let said = newest.and_then(|pod| {
+        let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
+        agent_message(statuses.iter().find(|status| status.name == AGENT_CONTAINER)?)
+    });
+    let said = said.unwrap_or_default();
     Some(JobFact {
         name: meta.name.clone()?,
         uid,
@@ -114,6 +129,9 @@ pub fn job_fact(job: &Job, pods: &[Pod], events: &[Event]) -> Option<JobFact> {
             terminated_at(containers.iter().find(|container| container.name == AGENT_CONTAINER))
         }),
         state,
+        snapshot: annotation(SNAPSHOT_ANNOTATION).and_then(|start| start.split_once(' ')?.1.parse().ok()),
+        prefixes: said.prefixes,
+        made: said.made,
     })
 }
 
@@ -156,6 +174,10 @@ fn pod_state(pod: &Pod) -> JobState {
         && message.failure.is_none()
     {
         return JobState::Done(message);
+    }
+    let outdated = |failure: &AgentFailure| failure.reason == FailureReason::SnapshotOutdated;
+    if agent.and_then(agent_message).and_then(|message| message.failure).is_some_and(|failure| outdated(&failure)) {
+        return JobState::Outdated;
     }
     let at = terminated_at(agent).or_else(|| terminated_at(build));
     match status.reason.as_deref() {

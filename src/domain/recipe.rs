@@ -258,7 +258,8 @@ impl Recipe {
         self.image.is_none() || self.steps.iter().any(|step| matches!(step, Step::CopySource { .. }))
     }
 
-    fn key(&self, kind: &str, identity: &str) -> Key {
+    /// A key of some kind; what the source is counts where a step reads it.
+    pub(super) fn key(&self, kind: &str, identity: &str) -> Key {
         // Struct fields and BTreeMap entries have a fixed order, so the JSON is canonical.
         let recipe = serde_json::to_vec(self).unwrap_or_default();
         let identity = if self.uses_source() { identity } else { "" };

@@ -9,6 +9,7 @@ use crate::api::conditions::Reason;
 use super::{
     artifact::Layer,
     recipe::Recipe,
+    snapshot::{Made, Prefix, SnapshotTask},
     text::one_line,
     value::{Digest, Repository},
 };
@@ -52,6 +53,9 @@ pub struct StageTask {
     pub limits: Limits,
     /// Whether the build container gets the operator's CA certificates (as a file named by the usual variables).
     pub inject_ca: bool,
+    /// What its build container starts from and what is kept of it.
+    #[serde(default)]
+    pub snapshots: SnapshotTask,
 }
 
 /// Where a source comes from, resolved: it names exactly one content.
@@ -160,6 +164,12 @@ pub struct AgentMessage {
     pub source_time: Option<i64>,
     /// Whether the artifact was there already and no step ran.
     pub cached: bool,
+    /// What the steps before each cut took from the source, where they took anything.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prefixes: Vec<Prefix>,
+    /// The snapshots that were made, of a stage that failed later too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made: Option<Made>,
     /// Why there is no artifact.
     pub failure: Option<AgentFailure>,
     /// Where the time went.
@@ -216,6 +226,8 @@ pub enum FailureReason {
     SourceAccessDenied,
     /// The source is not as declared: wrong digest, no such directory, too large, unsafe paths.
     SourceInvalid,
+    /// The snapshot that the build container was started from was made from other files; no step ran.
+    SnapshotOutdated,
     /// A registry cannot be reached or answers with errors. Trying again may help.
     RegistryUnavailable,
     /// A registry refused the credentials or wants some.
@@ -245,7 +257,7 @@ impl FailureReason {
             Self::StepFailed => Reason::StageFailed,
             Self::ArtifactPathMissing => Reason::ArtifactPathMissing,
             Self::ArtifactInvalid => Reason::ArtifactInvalid,
-            Self::BuildInterrupted | Self::Internal => Reason::BuildInterrupted,
+            Self::BuildInterrupted | Self::Internal | Self::SnapshotOutdated => Reason::BuildInterrupted,
         }
     }
 }

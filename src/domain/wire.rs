@@ -3,10 +3,16 @@
 //! Agent: `Setup` (or `End` when nothing is to be done). Wrapper: `Want(step)` for each copy step as it comes to it; agent:
 //! `Data…`, `DataEnd`. Wrapper: `Done` or `Failed`. Agent: `SendOutput(index)` as often as needed; wrapper: `Data…`,
 //! `DataEnd`, or `Failed`. Agent: `End`.
+//!
+//! Between steps the wrapper may send `Snapshot(step)`, `Data…`, `DataEnd`: what those before it have changed. `Failed` in place
+//! of `DataEnd` ends the snapshot alone.
 
 use serde::{Deserialize, Serialize};
 
-use super::recipe::{Output, Step};
+use super::{
+    recipe::{Output, Step},
+    snapshot::SnapshotTask,
+};
 
 /// Bytes of a frame's head.
 pub const HEAD: usize = 5;
@@ -27,6 +33,8 @@ pub struct Setup {
     pub secret_variables: Vec<String>,
     /// CA certificates (PEM) that the steps trust beside the image's own.
     pub ca_certificates: Option<String>,
+    /// Which steps are there already, and where snapshots are made.
+    pub snapshots: SnapshotTask,
 }
 
 /// Why the wrapper cannot go on.
@@ -73,6 +81,8 @@ pub enum Frame {
     SendOutput(u32),
     /// Agent: everything is committed, or nothing was to be done.
     End,
+    /// Wrapper: what the steps before this one have changed comes now.
+    Snapshot(u32),
 }
 
 /// Why some bytes are not a frame.
@@ -106,6 +116,7 @@ impl Frame {
             Self::Failed(failure) => (6, serde_json::to_vec(failure).map_err(|_| FrameError::Payload(6))?),
             Self::SendOutput(index) => (7, index.to_be_bytes().to_vec()),
             Self::End => (8, Vec::new()),
+            Self::Snapshot(step) => (9, step.to_be_bytes().to_vec()),
         };
         let mut bytes = head(kind, payload.len())?.to_vec();
         bytes.extend(payload);
@@ -125,6 +136,7 @@ impl Frame {
             6 => serde_json::from_slice(&payload).map(Self::Failed).map_err(|_| broken()),
             7 => number(&payload).map(Self::SendOutput),
             8 => Ok(Self::End),
+            9 => number(&payload).map(Self::Snapshot),
             _ => Err(FrameError::Kind(kind)),
         }
     }
@@ -151,7 +163,7 @@ fn head(kind: u8, length: usize) -> Result<[u8; HEAD], FrameError> {
 fn bounded(kind: u8, length: usize) -> Result<(), FrameError> {
     let fits = match kind {
         1 => length <= MAX_SETUP,
-        2 | 7 => length == 4,
+        2 | 7 | 9 => length == 4,
         3 => (1..=MAX_DATA).contains(&length),
         4 | 5 | 8 => length == 0,
         6 => length <= MAX_FAILURE,
@@ -171,6 +183,7 @@ mod tests {
             outputs: vec![],
             secret_variables: vec![],
             ca_certificates: None,
+            snapshots: SnapshotTask { cuts: vec![3], ..SnapshotTask::default() },
         };
         let missing = WrapperFailure::Missing { path: "/a".into(), nearby: vec!["b".into()] };
         for frame in [
@@ -183,6 +196,7 @@ mod tests {
             Frame::Failed(missing),
             Frame::SendOutput(u32::MAX),
             Frame::End,
+            Frame::Snapshot(3),
         ] {
             let bytes = frame.encode().unwrap();
             let (kind, size) = length(bytes[..HEAD].try_into().unwrap()).unwrap();
@@ -204,7 +218,7 @@ mod tests {
             assert!(matches!(length(head), Err(FrameError::Length { .. })), "{head:?}");
         }
         assert_eq!(length([0, 0, 0, 0, 0]), Err(FrameError::Kind(0)));
-        assert_eq!(length([9, 0, 0, 0, 0]), Err(FrameError::Kind(9)));
+        assert_eq!(length([10, 0, 0, 0, 0]), Err(FrameError::Kind(10)));
         assert_eq!(length([3, 0, 4, 0, 0]), Ok((3, MAX_DATA)));
     }
 

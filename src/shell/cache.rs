@@ -8,6 +8,7 @@ use crate::{
         media_type,
         recipe::Key,
         record::{Signer, verified_artifact},
+        snapshot::Snapshot,
         value::{Digest, Repository},
     },
     shell::registry::{Client, RegistryError},
@@ -63,6 +64,16 @@ impl Cache {
         }
     }
 
+    /// The snapshot that a valid record names for `key`.
+    ///
+    /// # Errors
+    /// When the repository is not accessible.
+    pub async fn snapshot(&self, key: &Key) -> Result<Option<Snapshot>, RegistryError> {
+        let Some(digest) = self.find(key).await? else { return Ok(None) };
+        let manifest = self.client.manifest(&self.repository.pinned(digest)).await?;
+        Ok(manifest.and_then(|manifest| Snapshot::parse(&manifest.bytes)))
+    }
+
     /// The artifact with this manifest digest, and the manifest's size in bytes.
     ///
     /// # Errors
@@ -81,7 +92,7 @@ impl Cache {
         Ok((artifact, manifest.bytes.len() as u64))
     }
 
-    /// Records `artifact`, whose manifest has `size` bytes, under `key`.
+    /// Records `artifact`, an artifact or a snapshot whose manifest has `size` bytes, under `key`.
     ///
     /// # Errors
     /// When the repository does not take it.

@@ -15,6 +15,7 @@ pub mod registry;
 pub mod rooted;
 pub mod sandbox;
 pub mod signals;
+pub mod snapshot;
 pub mod socket;
 pub mod source;
 pub mod steps;

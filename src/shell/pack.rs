@@ -1,6 +1,8 @@
 //! Turns the archive that a build container sends into a layer, in one pass and bounded memory. Uploads nothing itself.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
+
+use tar::{EntryType, Header};
 
 use crate::{
     domain::{
@@ -105,6 +107,105 @@ fn transform(
         size: report.size,
     };
     Ok(Packed { layer, report, used: intake.used() })
+}
+
+/// Takes the archive of a snapshot that was announced, to its end whatever is in it, and writes its compressed layer to `sink`.
+///
+/// Its bytes are those that came: what is in it is for containers of the same stage alone, but it must be an archive of files,
+/// within `allowance`.
+pub fn pack_snapshot(
+    channel: &mut Channel,
+    allowance: Allowance,
+    threads: usize,
+    sink: impl Write,
+) -> Result<Packed, PackError> {
+    let mut reader = channel.data_reader();
+    let result = compressed(&mut reader, allowance, threads, sink);
+    let _ = io::copy(&mut reader, &mut io::sink());
+    match (reader.stop(), result) {
+        (Some(Ok(Frame::DataEnd)) | None, result) => result,
+        (Some(Ok(Frame::Failed(failure))), _) => Err(PackError::Refused(failure)),
+        (Some(Ok(_)), _) => Err(SocketError::Unexpected("within a snapshot").into()),
+        (Some(Err(error)), _) => Err(error.into()),
+    }
+}
+
+fn compressed(
+    archive: &mut impl Read,
+    allowance: Allowance,
+    threads: usize,
+    sink: impl Write,
+) -> Result<Packed, PackError> {
+    let hashing = Hashing { hasher: DigestHasher::default(), sink };
+    let gzip = ParallelGzip::new(hashing, threads).map_err(PackError::Write)?;
+    let mut plain = Hashing { hasher: DigestHasher::default(), sink: gzip };
+    let (size, file_count) = pass_on(archive, &mut plain, allowance)?;
+    let used = plain.hasher.count();
+    let diff_id = plain.hasher.finish();
+    let mut hashing = plain.sink.finish().map_err(PackError::Write)?;
+    hashing.sink.flush().map_err(PackError::Write)?;
+    let layer = Layer {
+        media_type: media_type::LAYER.into(),
+        compressed_size: hashing.hasher.count(),
+        digest: hashing.hasher.finish(),
+        diff_id,
+        size,
+    };
+    Ok(Packed { layer, report: OutputReport { diff_id, size, file_count, largest_files: Vec::new() }, used })
+}
+
+/// Copies an archive, looking at its headers; gives the bytes and the number of its files.
+fn pass_on(from: &mut impl Read, to: &mut impl Write, allowance: Allowance) -> Result<(u64, u64), PackError> {
+    const BLOCK: u64 = 512;
+    let (mut size, mut files, mut entries, mut used) = (0, 0, 0, 0_u64);
+    let mut block = [0; 512];
+    loop {
+        let header = next_header(from, &mut block)?;
+        to.write_all(&block).map_err(PackError::Write)?;
+        let Some((kind, length)) = header else { break };
+        used = used.saturating_add(length).saturating_add(BLOCK);
+        if used > allowance.bytes {
+            return Err(IntakeError::TooLarge.into());
+        }
+        match kind {
+            EntryType::Regular => {
+                (files, entries) = (files + 1, entries + 1);
+                size += length;
+            }
+            EntryType::Directory | EntryType::Symlink | EntryType::Link => entries += 1,
+            // About the next entry.
+            EntryType::XHeader | EntryType::GNULongName | EntryType::GNULongLink => {}
+            other => {
+                let kind = char::from(other.as_byte()).escape_default().next().unwrap_or('?');
+                return Err(LayerError::Kind { kind, name: String::new() }.into());
+            }
+        }
+        if entries > allowance.entries {
+            return Err(IntakeError::TooMany(allowance.entries).into());
+        }
+        let padded = length.next_multiple_of(BLOCK);
+        if io::copy(&mut from.take(padded), to).map_err(PackError::Write)? < padded {
+            return Err(LayerError::Truncated.into());
+        }
+    }
+    // The second empty block.
+    from.read_exact(&mut block).map_err(LayerError::Read)?;
+    to.write_all(&block).map_err(PackError::Write)?;
+    if block != [0; 512] || from.read(&mut block).map_err(LayerError::Read)? > 0 {
+        return Err(LayerError::Trailing.into());
+    }
+    Ok((size, files))
+}
+
+/// Kind and length of the next entry; none at the end.
+fn next_header(from: &mut impl Read, block: &mut [u8; 512]) -> Result<Option<(EntryType, u64)>, LayerError> {
+    from.read_exact(block)?;
+    if *block == [0; 512] {
+        return Ok(None);
+    }
+    let header = Header::from_byte_slice(block);
+    let length = header.entry_size().map_err(|_| LayerError::Header("number"))?;
+    Ok(Some((header.entry_type(), length)))
 }
 
 struct Hashing<W> {

@@ -25,6 +25,7 @@ use minimalimage::{
     domain::{
         artifact::{Artifact, Layer, config_of, parse},
         recipe::{CopyItem, Destination, FORMAT, Key, Output, Owner, Parents, Recipe, Step},
+        snapshot::{Prefix, SnapshotTask},
         task::{AgentFailure, AgentMessage, FailureReason, Limits, Network, Origin, SourceTask, StageTask},
         value::{Digest, Platform},
         wire::Frame,
@@ -48,6 +49,8 @@ pub struct Memory {
     pub source: Vec<(&'static str, &'static str)>,
     /// Whether fetching says `fetching` and then takes for ever.
     pub hangs: bool,
+    /// The first step to run.
+    pub start: usize,
     /// How many uploads break after their first bytes.
     pub faults: Arc<AtomicU32>,
 }
@@ -94,6 +97,10 @@ impl Backend for Memory {
     async fn lookup(&self, key: Key) -> Result<Option<Digest>, AgentFailure> {
         self.keys.lock().unwrap().push(key);
         Ok(self.known)
+    }
+
+    async fn start(&self, _: &[Prefix]) -> Result<usize, AgentFailure> {
+        Ok(self.start)
     }
 
     async fn open_layer(&self, layer: &Layer) -> Result<LayerStream, AgentFailure> {
@@ -294,6 +301,7 @@ pub fn task(steps: Vec<Step>, outputs: Vec<Output>) -> StageTask {
         network: Network::default(),
         limits: Limits::default(),
         inject_ca: false,
+        snapshots: SnapshotTask::default(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Dockerfiles on the cluster: what only running their stages in real containers can show.
 
-use minimalimage::api::v1alpha1::{MinimalImage, StageState, Status};
+use minimalimage::api::v1alpha1::{MinimalImage, StageState};
 use serde_json::{Value, json};
 
 use crate::fixture::{Repository, World, builder, file_in, go_program, is_stalled, listing, message, setting};
@@ -27,18 +27,6 @@ fn two_stages() -> String {
     )
 }
 
-/// The status after a build that an annotation asks for.
-async fn built_again(world: &World, request: &str) -> Status {
-    world.annotate("app", "minimalimage.dev/requestedAt", request).await;
-    let done = |image: &MinimalImage| {
-        image.status.as_ref().is_some_and(|status| {
-            let succeeded = status.last_build.as_ref().is_some_and(|build| build.succeeded);
-            status.last_handled_requested_at.as_deref() == Some(request) && status.progress.is_none() && succeeded
-        })
-    };
-    world.until("app", "the requested build", done).await.status.unwrap()
-}
-
 #[tokio::test]
 async fn a_dockerfile_from_git_becomes_an_image_and_ignored_files_start_no_step() {
     let world = World::with_security("dockerfile", "baseline").await;
@@ -62,11 +50,11 @@ async fn a_dockerfile_from_git_becomes_an_image_and_ignored_files_start_no_step(
 
     // What the ignore file hides is no input: the agent finds the artifact before the first step.
     commit("two", "hello");
-    let second = built_again(&world, "1").await;
+    let second = world.built_again("app", "1").await;
     assert_eq!((second.stages[0].state, second.image.unwrap().digest), (StageState::Cached, image.digest));
 
     commit("two", "bye");
-    let third = built_again(&world, "2").await;
+    let third = world.built_again("app", "2").await;
     assert_eq!(world.run("third", &third.image.unwrap().reference).await, "bye\n");
 }
 
@@ -143,7 +131,7 @@ async fn what_a_dockerfile_cannot_be_is_told_with_its_place() {
     assert!(message(&status).contains("build/Dockerfile"), "{}", message(&status));
     // A commit is the way out; nothing of the resource is touched but the request to look now.
     repository.commit(&[("build/Dockerfile", "FROM scratch\nCOPY build /build\n")]);
-    assert_eq!(built_again(&world, "1").await.image.unwrap().file_count, 1);
+    assert_eq!(world.built_again("app", "1").await.image.unwrap().file_count, 1);
 }
 
 #[tokio::test]

@@ -258,6 +258,18 @@ impl World {
         image.status.unwrap()
     }
 
+    /// The status after a build that an annotation asks for.
+    pub(crate) async fn built_again(&self, name: &str, request: &str) -> Status {
+        self.annotate(name, "minimalimage.dev/requestedAt", request).await;
+        let done = |image: &MinimalImage| {
+            image.status.as_ref().is_some_and(|status| {
+                let succeeded = status.last_build.as_ref().is_some_and(|build| build.succeeded);
+                status.last_handled_requested_at.as_deref() == Some(request) && status.progress.is_none() && succeeded
+            })
+        };
+        self.until(name, "the requested build", done).await.status.unwrap()
+    }
+
     /// The status once the build of the current generation has ended with `reason`.
     pub(crate) async fn ended(&self, name: &str, reason: &str) -> Status {
         let generation = self.api::<MinimalImage>().get(name).await.unwrap().metadata.generation;
@@ -270,9 +282,15 @@ impl World {
         self.api::<Job>().list(&ListParams::default()).await.unwrap().items
     }
 
-    /// Build Pods that were ever made here, by their Events, are so many. Events come after what they tell of.
+    /// Build Pods that were ever made here, by their Events, are so many.
     pub(crate) async fn had_pods(&self, expected: usize) {
-        let stream = watcher(self.api::<Event>(), watcher::Config::default().fields("reason=SuccessfulCreate"));
+        self.told("SuccessfulCreate", expected).await;
+    }
+
+    /// There are so many Events of a reason. They come after what they tell of.
+    pub(crate) async fn told(&self, reason: &str, expected: usize) {
+        let fields = format!("reason={reason}");
+        let stream = watcher(self.api::<Event>(), watcher::Config::default().fields(&fields));
         let stream = stream.applied_objects();
         futures::pin_mut!(stream);
         let mut told = BTreeSet::new();
@@ -283,7 +301,7 @@ impl World {
         })
         .await;
         assert!(enough.is_ok(), "{}: {told:?}", self.namespace);
-        let events = self.api::<Event>().list(&ListParams::default().fields("reason=SuccessfulCreate")).await.unwrap();
+        let events = self.api::<Event>().list(&ListParams::default().fields(&fields)).await.unwrap();
         let all: Vec<_> = events.items.into_iter().filter_map(|event| event.message).collect();
         assert_eq!(all.len(), expected, "{}: {all:?}", self.namespace);
     }

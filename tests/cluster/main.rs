@@ -16,3 +16,4 @@ mod presentation;
 mod queue;
 mod restarts;
 mod settings;
+mod snapshots;

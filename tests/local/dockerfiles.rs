@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::support::{Machine, only_manifest, users};
+use crate::support::{Machine, layer_texts, only_manifest, users};
 
 /// Every text file of the image that a build has written to `layout`, and its config.
 fn image(machine: &Machine) -> (Vec<(String, String)>, Value) {
@@ -14,18 +14,7 @@ fn image(machine: &Machine) -> (Vec<(String, String)>, Value) {
         let name = digest.as_str().unwrap().strip_prefix("sha256:").unwrap();
         fs::read(layout.join("blobs/sha256").join(name)).unwrap()
     };
-    let mut files = Vec::new();
-    for layer in manifest["layers"].as_array().unwrap() {
-        let bytes = blob(&layer["digest"]);
-        let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(&bytes[..]));
-        for entry in archive.entries().unwrap() {
-            let mut entry = entry.unwrap();
-            let mut text = String::new();
-            std::io::Read::read_to_string(&mut entry, &mut text).unwrap();
-            files.push((entry.path().unwrap().display().to_string(), text));
-        }
-    }
-    (files, serde_json::from_slice(&blob(&manifest["config"]["digest"])).unwrap())
+    (layer_texts(&layout), serde_json::from_slice(&blob(&manifest["config"]["digest"])).unwrap())
 }
 
 /// Builds the Dockerfile `text`, whose `BUILDER` is a shell; gives the text of the image's `/seen`.

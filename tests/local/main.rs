@@ -7,4 +7,5 @@ mod builds;
 mod distribution;
 mod dockerfiles;
 mod isolation;
+mod snapshots;
 mod support;

@@ -211,6 +211,23 @@ impl Machine {
     }
 }
 
+/// Every text file of the image in `layout`, lowest layer first.
+pub fn layer_texts(layout: &Path) -> Vec<(String, String)> {
+    let mut files = Vec::new();
+    for layer in only_manifest(layout)["layers"].as_array().unwrap() {
+        let digest = layer["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap();
+        let bytes = fs::read(layout.join("blobs/sha256").join(digest)).unwrap();
+        let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(&bytes[..]));
+        for entry in archive.entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let mut text = String::new();
+            std::io::Read::read_to_string(&mut entry, &mut text).unwrap();
+            files.push((entry.path().unwrap().display().to_string(), text));
+        }
+    }
+    files
+}
+
 pub fn architecture() -> &'static str {
     if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }
 }

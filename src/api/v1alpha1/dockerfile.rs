@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Affinity, ResourceRequirements, Toleration};
 use kube::KubeSchema;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::stage::EnvVarSource;
@@ -47,6 +48,44 @@ pub struct DockerfileSpec {
     /// How the Pods of its stages are set up.
     #[serde(default)]
     pub pod: StagePod,
+
+    /// Whether what a stage does before it copies changing files is kept, so that it need not be done again. Default: made
+    /// where that pays, for a week.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshots: Option<SnapshotSpec>,
+}
+
+/// Snapshots: images in the cache repository of what a stage's container held at some point. They need podSecurity Baseline:
+/// what a Restricted stage writes is in volumes.
+#[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SnapshotSpec {
+    /// When they are made. Default: Auto. Example: Never.
+    #[serde(default)]
+    pub policy: SnapshotPolicy,
+
+    /// After this time one is made anew, so that `apt-get update` finds what is new by then; a forced build uses none either.
+    /// Default: 168h. Example: 24h.
+    #[serde(default = "default_max_age")]
+    #[schemars(schema_with = "super::duration_schema")]
+    pub max_age: String,
+}
+
+/// When snapshots are made. Auto: where the steps took longer than the snapshot takes. Always: before each copy that something
+/// ran ahead of. Never: not at all.
+#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum SnapshotPolicy {
+    /// Where the steps took longer than the snapshot takes.
+    #[default]
+    Auto,
+    /// Before each copy that something ran ahead of.
+    Always,
+    /// Not at all.
+    Never,
+}
+
+fn default_max_age() -> String {
+    "168h".into()
 }
 
 /// A value for an ARG.

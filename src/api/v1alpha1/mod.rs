@@ -10,7 +10,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use dockerfile::{BuildArgument, BuildSecret, DockerfileSpec, StagePod};
+pub use dockerfile::{BuildArgument, BuildSecret, DockerfileSpec, SnapshotPolicy, SnapshotSpec, StagePod};
 pub use image::{Base, Copy, File, ImageBase, ImageSpec, LiteralVariable, Port, Protocol, ScratchBase};
 pub use source::{
     ConfigMapSource, GitReference, GitSource, HttpSource, InlineFile, InlineSource, LocalReference, Source,
@@ -18,7 +18,7 @@ pub use source::{
 pub use stage::{Cache, ClaimReference, EnvVar, EnvVarSource, KeySelector, Stage};
 pub use status::{
     BaseStatus, Build, BuildReason, FileStatus, ImageStatus, LayerStatus, PinnedImage, PlatformStatus, Progress,
-    SourceStatus, StageState, StageStatus, Status,
+    SnapshotFailure, SourceStatus, StageState, StageStatus, Status,
 };
 
 /// Set this annotation to a new value to build now, whatever the interval.

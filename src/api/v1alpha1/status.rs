@@ -58,6 +58,10 @@ pub struct Status {
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub stages: Vec<StageStatus>,
 
+    /// The last time that a node could not start from a snapshot; for an hour none is used or made then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot_failure: Option<SnapshotFailure>,
+
     /// The build in hand; absent when nothing is going on. It pins what the build resolved.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
@@ -69,6 +73,16 @@ pub struct Status {
     /// Builds that ended, newest first, bounded by the history limits.
     #[schemars(length(max = 100))]
     pub history: Vec<Build>,
+}
+
+/// A snapshot that no container could be started from.
+#[derive(JsonSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SnapshotFailure {
+    /// What the node said.
+    pub message: String,
+    /// When.
+    pub time: Time,
 }
 
 /// A pushed image.
@@ -214,6 +228,9 @@ pub struct StageStatus {
     /// The last lines that a failed stage printed, secrets masked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_tail: Option<String>,
+    /// The snapshot that it was started from in place of its builder image: an image by digest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<String>,
     /// Milliseconds of its command, as the agent measured them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steps_milliseconds: Option<i64>,

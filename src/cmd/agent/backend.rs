@@ -8,6 +8,7 @@ use futures::stream::BoxStream;
 use crate::domain::{
     artifact::Layer,
     recipe::Key,
+    snapshot::Prefix,
     task::{AgentFailure, SourceTask},
     value::Digest,
 };
@@ -46,6 +47,9 @@ pub trait Backend: Send + Sync {
     ) -> impl Future<Output = Result<Option<i64>, AgentFailure>> + Send;
     /// The artifact that a signed record names for `key`.
     fn lookup(&self, key: Key) -> impl Future<Output = Result<Option<Digest>, AgentFailure>> + Send;
+    /// The first step to run, once what the steps before each cut take from the source is known: the build container starts from
+    /// an image that has those before it. Only asked for when the steps have to run.
+    fn start(&self, prefixes: &[Prefix]) -> impl Future<Output = Result<usize, AgentFailure>> + Send;
     /// Begins to read a layer.
     fn open_layer(&self, layer: &Layer) -> impl Future<Output = Result<LayerStream, AgentFailure>> + Send;
     /// Begins to write a layer.

@@ -17,6 +17,7 @@ use crate::{
         artifact::Layer,
         dockerfile::{Problem, ignore::Ignore},
         recipe::{Parents, Recipe, Step},
+        snapshot::Prefix,
         task::{AgentFailure, FailureReason},
         tree::FileTree,
         value::{Digest, DigestHasher},
@@ -47,6 +48,14 @@ impl Inputs {
     /// Digest of exactly the files that the steps see: paths, executable bits, contents and link targets.
     pub fn digest(&self) -> Option<Digest> {
         self.digest
+    }
+
+    /// Digests of what the steps before each of `cuts` take from the source, where they take anything.
+    pub fn prefixes(&self, cuts: &[usize]) -> Vec<Prefix> {
+        let taken = |cut: usize| -> Vec<Digest> { self.trees.range(..cut).map(|(_, (_, digest))| *digest).collect() };
+        let prefix = |cut: &usize| (*cut, taken(*cut));
+        let taking = cuts.iter().map(prefix).filter(|(_, taken)| !taken.is_empty());
+        taking.map(|(step, taken)| Prefix { step, source: combined(&taken) }).collect()
     }
 
     /// Sends the archive of a step that copies from the source.

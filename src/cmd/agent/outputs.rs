@@ -85,29 +85,53 @@ impl<B: Backend> Outputs<'_, B> {
         output: &Output,
         allowance: Allowance,
     ) -> Result<(Channel, Result<Packed, UploadError>), AgentFailure> {
-        let mut upload = match self.backend.begin_upload().await {
-            Ok(upload) => upload,
-            Err(error) => return Ok((channel, Err(error))),
-        };
-        let (sender, mut receiver) = mpsc::channel::<Bytes>(WAITING);
         let (output, threads) = (output.clone(), self.threads);
-        let packing =
-            blocking(channel, move |channel| pack(channel, (index, &output), allowance, threads, Queue { sender }));
-        let sending = async move {
-            while let Some(bytes) = receiver.recv().await {
-                upload.write(bytes).await?;
-            }
-            Ok(upload)
-        };
-        let (packed, sent) = tokio::join!(packing, sending);
-        let (channel, packed) = packed?;
-        let packed = packed.map_err(pack_failure)?;
-        let committed = match sent {
-            Ok(upload) => upload.finish(packed.layer.digest, packed.layer.compressed_size).await,
-            Err(error) => Err(error),
-        };
-        Ok((channel, committed.map(|()| packed)))
+        let pack = move |channel: &mut Channel, queue| pack(channel, (index, &output), allowance, threads, queue);
+        let (channel, packed) = upload(self.backend, channel, pack).await?;
+        match packed {
+            Ok(packed) => Ok((channel, Ok(packed))),
+            Err(TransferError::Pack(error)) => Err(pack_failure(error)),
+            Err(TransferError::Upload(error)) => Ok((channel, Err(error))),
+        }
     }
+}
+
+/// Why something did not become a blob.
+pub enum TransferError {
+    /// What came from the build container.
+    Pack(PackError),
+    /// The way to the registry.
+    Upload(UploadError),
+}
+
+/// Packs what comes through `channel` and uploads it in the same pass. It is read to its end also when it cannot be uploaded:
+/// the build container waits for that.
+pub async fn upload<B: Backend>(
+    backend: &B,
+    channel: Channel,
+    pack: impl FnOnce(&mut Channel, Queue) -> Result<Packed, PackError> + Send + 'static,
+) -> Result<(Channel, Result<Packed, TransferError>), AgentFailure> {
+    let upload = backend.begin_upload().await;
+    let (sender, mut receiver) = mpsc::channel::<Bytes>(WAITING);
+    let packing = blocking(channel, move |channel| pack(channel, Queue { sender }));
+    let sending = async move {
+        let mut upload = upload?;
+        while let Some(bytes) = receiver.recv().await {
+            upload.write(bytes).await?;
+        }
+        Ok(upload)
+    };
+    let (packed, sent) = tokio::join!(packing, sending);
+    let (channel, packed) = packed?;
+    let packed = match packed {
+        Ok(packed) => packed,
+        Err(error) => return Ok((channel, Err(TransferError::Pack(error)))),
+    };
+    let committed = match sent {
+        Ok(upload) => upload.finish(packed.layer.digest, packed.layer.compressed_size).await,
+        Err(error) => Err(error),
+    };
+    Ok((channel, committed.map(|()| packed).map_err(TransferError::Upload)))
 }
 
 fn pack_failure(error: PackError) -> AgentFailure {
@@ -123,7 +147,7 @@ fn pack_failure(error: PackError) -> AgentFailure {
 
 /// Hands bytes to the upload. When that has failed they are dropped: the output is read to its end all the same, so that the
 /// wrapper can be asked for it again.
-struct Queue {
+pub struct Queue {
     sender: mpsc::Sender<Bytes>,
 }
 

@@ -12,6 +12,7 @@ use crate::{
         credentials::Keychain,
         media_type,
         recipe::Key,
+        snapshot::{Prefix, SnapshotTask},
         task::{
             AGENT_WORK_DIR, AgentFailure, FailureReason, REGISTRY_SECRET_DIR, SOURCE_CONFIG_MAP_DIR, SOURCE_SECRET_DIR,
             SourceTask, StageTask,
@@ -84,6 +85,16 @@ impl Backend for Remote {
 
     async fn lookup(&self, key: Key) -> Result<Option<Digest>, AgentFailure> {
         self.cache.find(&key).await.map_err(|error| failure(&error))
+    }
+
+    async fn start(&self, prefixes: &[Prefix]) -> Result<usize, AgentFailure> {
+        let SnapshotTask { start, source, .. } = &self.task.snapshots;
+        let found = prefixes.iter().find(|prefix| prefix.step == *start).map(|prefix| prefix.source);
+        if found == *source {
+            return Ok(*start);
+        }
+        let message = "the files that its snapshot was made from have changed";
+        Err(AgentFailure::new(FailureReason::SnapshotOutdated, message))
     }
 
     async fn open_layer(&self, layer: &Layer) -> Result<LayerStream, AgentFailure> {

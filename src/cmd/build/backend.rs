@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio_util::io::ReaderStream;
 
 use super::world::{World, blocking};
@@ -18,7 +18,8 @@ use crate::{
     cmd::agent::{Backend, LayerStream, LayerUpload, UploadError},
     domain::{
         artifact::Layer,
-        recipe::Key,
+        recipe::{Key, Recipe},
+        snapshot::Prefix,
         task::{AgentFailure, FailureReason, Limits, SourceTask},
         value::Digest,
     },
@@ -39,8 +40,19 @@ const PIECE: usize = 256 << 10;
 pub struct Local {
     /// The build.
     pub world: Arc<World>,
-    /// Told when the stage's key is not known: only then a sandbox is needed.
-    pub missed: Arc<Notify>,
+    /// The stage.
+    pub stage: Stage,
+}
+
+/// What is to be known of a stage besides its task.
+#[derive(Clone)]
+pub struct Stage {
+    /// Its recipe.
+    pub recipe: Recipe,
+    /// Where it can be cut; nowhere when nothing that is known counts.
+    pub cuts: Vec<usize>,
+    /// Told what its sandbox starts from, above the builder image, when one is needed.
+    pub start: watch::Sender<Option<Vec<Layer>>>,
 }
 
 /// A layer on its way into the store.
@@ -59,11 +71,14 @@ impl Backend for Local {
     }
 
     async fn lookup(&self, key: Key) -> Result<Option<Digest>, AgentFailure> {
-        let found = self.world.store.known(&key).map(|artifact| artifact.digest);
-        if found.is_none() {
-            self.missed.notify_one();
-        }
-        Ok(found)
+        Ok(self.world.store.known(&key).map(|artifact| artifact.digest))
+    }
+
+    async fn start(&self, prefixes: &[Prefix]) -> Result<usize, AgentFailure> {
+        let (cut, layers) = self.newest_snapshot(prefixes).unwrap_or_default();
+        // Nobody listens when the sandbox has failed already, which is told elsewhere.
+        let _ = self.stage.start.send(Some(layers));
+        Ok(cut)
     }
 
     async fn open_layer(&self, layer: &Layer) -> Result<LayerStream, AgentFailure> {
@@ -84,6 +99,19 @@ impl Backend for Local {
 
     async fn push_manifest(&self, bytes: Bytes) -> Result<(), AgentFailure> {
         self.push_blob(bytes).await
+    }
+}
+
+impl Local {
+    /// The last cut of which there is a snapshot that is not too old, and its layers.
+    fn newest_snapshot(&self, prefixes: &[Prefix]) -> Option<(usize, Vec<Layer>)> {
+        let oldest = self.world.outline.snapshots.max_age.as_secs();
+        let fresh = |made: i64| u64::try_from(self.world.now.as_second() - made).is_ok_and(|age| age < oldest);
+        self.stage.cuts.iter().rev().find_map(|cut| {
+            let source = prefixes.iter().find(|prefix| prefix.step == *cut).map(|prefix| prefix.source);
+            let (artifact, made) = self.world.store.snapshot(&self.stage.recipe.snapshot_key(*cut, source))?;
+            fresh(made).then_some((*cut, artifact.layers))
+        })
     }
 }
 

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::world::{World, blocking};
 use crate::{
+    domain::artifact::Layer,
     domain::value::{Descriptor, Digest, Platform, Reference, Repository},
     shell::{
         registry::{Client, RegistryError},
@@ -103,12 +104,18 @@ impl World {
         Ok(self.store.read(digest)?.ok_or_else(|| anyhow!("{digest} is no longer in the store"))?.into())
     }
 
-    /// The builder image, with all its layers unpacked.
-    pub async fn builder(self: &Arc<Self>, stage: &str, reference: &Reference) -> anyhow::Result<Builder> {
+    /// The builder image and the layers of a snapshot on top of it, all of them unpacked.
+    pub async fn builder(
+        self: &Arc<Self>,
+        stage: &str,
+        reference: &Reference,
+        snapshot: &[Layer],
+    ) -> anyhow::Result<Builder> {
         let image = self.resolve(reference).await?;
         let config: Config = serde_json::from_slice(&self.blob(image.config)?).context("its config is broken")?;
         let Settings { env, user } = config.config.unwrap_or_default();
-        let layers = self.layers(&image)?;
+        let mut layers = self.layers(&image)?;
+        layers.extend(snapshot.iter().map(Layer::descriptor));
         let mut chains: Vec<String> = Vec::new();
         for layer in &layers {
             let below = chains.last().map(String::as_str).unwrap_or_default();

@@ -14,12 +14,12 @@ use std::{
 use anyhow::{Context as _, anyhow};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _},
-    sync::Notify,
+    sync::watch,
     task::JoinHandle,
 };
 
 use super::{
-    backend::Local,
+    backend::{self, Local},
     images::Builder,
     world::{World, blocking},
 };
@@ -30,7 +30,7 @@ use crate::{
         install::BINARY,
     },
     domain::{
-        artifact::{Artifact, Layer},
+        artifact::{self, Artifact, ArtifactConfig, Layer},
         bundle::{Bind, TERMINATION_LOG, environment},
         environment::HOST_NAME,
         job,
@@ -38,6 +38,7 @@ use crate::{
         plan::{Account, Pins, RESTRICTED_USER, StagePlan},
         recipe::Recipe,
         settings::Settings,
+        snapshot::SnapshotTask,
         task::{AgentFailure, AgentMessage, FailureReason, SHARED_DIR, StageTask},
         value::human_size,
     },
@@ -85,6 +86,8 @@ pub struct StageJob {
     pub inputs: Vec<Layer>,
     /// What names were resolved to.
     pub pins: Pins,
+    /// Where it can be cut.
+    pub snapshots: SnapshotTask,
 }
 
 impl StageJob {
@@ -106,7 +109,9 @@ impl StageJob {
             })
             .await?,
         );
-        let (message, rest) = self.attempt(&directory).await?;
+        let (base, below) = watch::channel(None);
+        let (message, rest) = self.attempt(&directory, base).await?;
+        self.keep_snapshots(&message, below.borrow().clone().unwrap_or_default())?;
         if let Some(failure) = message.failure {
             if let Some(rest) = rest {
                 let _ = rest.await;
@@ -120,6 +125,21 @@ impl StageJob {
         }
         let artifact = self.world.store.artifact(digest).context("the agent's artifact is not in the store")?;
         Ok(self.done(artifact, message.cached, start, rest))
+    }
+
+    /// Remembers the snapshots that the agent made on top of `layers`.
+    fn keep_snapshots(&self, message: &AgentMessage, mut layers: Vec<Layer>) -> anyhow::Result<()> {
+        let (Some(made), store) = (&message.made, &self.world.store) else { return Ok(()) };
+        let artifact = store.artifact(made.artifact).context("the agent's snapshot is not in the store")?;
+        for (step, layer) in made.steps.iter().zip(artifact.layers) {
+            layers.push(layer);
+            let config = ArtifactConfig::plain(&layers).to_bytes();
+            store.write(&config)?;
+            let whole = store.write(&artifact::manifest(&config, &layers))?;
+            let source = message.prefixes.iter().find(|prefix| prefix.step == *step).map(|prefix| prefix.source);
+            store.put_snapshot(&self.recipe.snapshot_key(*step, source), whole, self.world.now.as_second())?;
+        }
+        Ok(())
     }
 
     /// The key without looking at files: where the source is a directory, that is only possible without it.
@@ -136,7 +156,12 @@ impl StageJob {
     }
 
     /// Agent and sandbox side by side; the sandbox only when the agent finds nothing.
-    async fn attempt(&self, directory: &Arc<RunDirectory>) -> anyhow::Result<(AgentMessage, Option<JoinHandle<()>>)> {
+    async fn attempt(
+        &self,
+        directory: &Arc<RunDirectory>,
+        start: watch::Sender<Option<Vec<Layer>>>,
+    ) -> anyhow::Result<(AgentMessage, Option<JoinHandle<()>>)> {
+        let base = start.subscribe();
         let shared = directory.path().join("shared");
         fs::create_dir(&shared)?;
         // As the emptyDir of a Pod, whose containers may be different users.
@@ -150,8 +175,9 @@ impl StageJob {
             threads: std::thread::available_parallelism().map_or(1, usize::from),
         };
         let log = settings.termination_log.clone();
-        let missed = Arc::new(Notify::new());
-        let backend = Local { world: Arc::clone(&self.world), missed: Arc::clone(&missed) };
+        let cuts = if self.world.args.no_cache { Vec::new() } else { self.snapshots.cuts.clone() };
+        let stage = backend::Stage { recipe: self.recipe.clone(), cuts, start };
+        let backend = Local { world: Arc::clone(&self.world), stage };
         let agent = agent::run(self.task()?, settings, backend);
         tokio::pin!(agent);
         if self.recipe.image.is_none() {
@@ -159,7 +185,7 @@ impl StageJob {
             return Ok((message(&log)?, None));
         }
         let started = Arc::new(AtomicBool::new(false));
-        let mut sandbox = tokio::spawn(self.sandbox(Arc::clone(directory), missed, Arc::clone(&started))?);
+        let mut sandbox = tokio::spawn(self.sandbox(Arc::clone(directory), base, Arc::clone(&started))?);
         let timeout = tokio::time::sleep(self.stage.timeout);
         tokio::select! {
             _ = &mut agent => {
@@ -193,25 +219,27 @@ impl StageJob {
         let source = self.world.source_task(self.pins.revision.as_deref());
         let settings = Settings { network: self.world.network()?, ..Settings::default() };
         let cache = (&outline.cache, self.world.args.no_cache);
-        Ok(job::task(&self.stage, self.recipe.clone(), source, self.inputs.clone(), cache, &settings))
+        let task = job::task(&self.stage, self.recipe.clone(), source, self.inputs.clone(), cache, &settings);
+        Ok(StageTask { snapshots: self.snapshots.clone(), ..task })
     }
 
     /// Waits until it is needed, then pulls, starts, passes on what is said, and waits for the end.
     fn sandbox(
         &self,
         directory: Arc<RunDirectory>,
-        missed: Arc<Notify>,
+        mut base: watch::Receiver<Option<Vec<Layer>>>,
         started: Arc<AtomicBool>,
     ) -> anyhow::Result<impl Future<Output = anyhow::Result<u8>> + use<>> {
         let (world, stage) = (Arc::clone(&self.world), self.stage.clone());
         let name = stage.name.clone();
         let reference = stage.image.clone().context("the stage has no builder image")?;
-        let no_cache = world.args.no_cache;
         Ok(async move {
-            if !no_cache {
-                missed.notified().await;
+            let found = base.wait_for(Option::is_some).await.map(|found| found.clone().unwrap_or_default());
+            let snapshot = found.context("the agent ended before its sandbox was needed")?;
+            if !snapshot.is_empty() {
+                world.progress.state(&name, "from a snapshot");
             }
-            let builder = world.builder(&name, &reference).await?;
+            let builder = world.builder(&name, &reference, &snapshot).await?;
             let run = run(&world, &stage, &builder, &directory)?;
             world.progress.state(&name, "running");
             let mut session = Session::start(&Request::Run(Box::new(run))).await?;

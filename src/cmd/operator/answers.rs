@@ -61,6 +61,10 @@ pub(super) struct World {
     pub configs: Memo<(String, Digest), RuntimeConfig>,
     /// Sources that are read at the same time: each takes room on the disk and some memory.
     pub readers: Semaphore,
+    /// Snapshots that are being put together at the same time.
+    pub keepers: Semaphore,
+    /// What was kept, by the UID of its resource and its artifact.
+    pub kept: Memo<(String, Digest), ()>,
     /// Artifacts that a resource (by UID and cache repository) has adopted under a key, so that later passes of its build need not ask again.
     pub adopted: Memo<(String, Digest, Key), Artifact>,
 }
@@ -110,6 +114,10 @@ impl Answers<'_> {
             Question::Record(key) => {
                 let answer = self.record(&key).await;
                 Box::new(move |facts| drop(facts.records.insert(key, answer)))
+            }
+            Question::Snapshot(key) => {
+                let answer = self.snapshot(&key).await;
+                Box::new(move |facts| drop(facts.snapshots.insert(key, answer)))
             }
             Question::Adopt { artifact, key, also } => {
                 let answer = self.adopt(artifact, key, &also).await;

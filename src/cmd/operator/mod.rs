@@ -5,6 +5,7 @@ mod dockerfile;
 mod publish;
 mod reconcile;
 mod setup;
+mod snapshots;
 
 use std::{sync::Arc, time::Duration};
 

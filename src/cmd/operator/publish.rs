@@ -9,7 +9,7 @@ use futures::{
 use crate::{
     api::conditions::Reason,
     domain::{
-        artifact::{Layer, OutputReport},
+        artifact::OutputReport,
         decide::{Publication, PublicationLayer, Published, Trouble},
         files_layer,
         image::{self, BaseImage, Image, SourcedLayer},
@@ -25,10 +25,10 @@ use super::answers::{Answers, registry_trouble};
 const TRANSFERS: usize = 4;
 
 /// The clients for the three places that an image has to do with.
-struct Clients {
-    pull: Client,
-    cache: Client,
-    destination: Client,
+pub(super) struct Clients {
+    pub(super) pull: Client,
+    pub(super) cache: Client,
+    pub(super) destination: Client,
 }
 
 impl Answers<'_> {
@@ -36,21 +36,31 @@ impl Answers<'_> {
         let (pull, cache, destination) =
             futures::try_join!(self.pull_client(), self.cache_client(), self.destination_client())?;
         let clients = Clients { pull, cache, destination };
-        let base = self.base(&clients, publication).await?;
-        let (layers, files) = own_layers(publication)
-            .map_err(|error| Trouble { reason: Reason::InvalidSpec, message: format!("spec.image.files: {error}") })?;
-        let sourced: Vec<SourcedLayer> = layers.iter().map(|(layer, _)| layer.clone()).collect();
-        let image = image::assemble(base.as_ref(), &sourced, &publication.image, &publication.platform);
-        let image = image.map_err(|error| Trouble { reason: Reason::RegistryInvalid, message: error.to_string() })?;
-        self.push(&clients, publication, &image, layers).await.map_err(|error| registry_trouble(&error))?;
+        let (image, layers, files) = self.put_together(&clients, publication).await?;
         self.tag(&clients, publication, &image).await?;
         Ok(Published {
             digest: image.digest,
             base_layers: image.base_layers,
             base_created: image.base_created,
-            layers: sourced,
+            layers,
             files,
         })
+    }
+
+    /// Everything but the tags; gives what the image is made of.
+    pub(super) async fn put_together(
+        &self,
+        clients: &Clients,
+        publication: &Publication,
+    ) -> Result<(Image, Vec<SourcedLayer>, Option<OutputReport>), Trouble> {
+        let base = self.base(clients, publication).await?;
+        let (layers, files) = own_layers(publication)
+            .map_err(|error| Trouble { reason: Reason::InvalidSpec, message: format!("spec.image.files: {error}") })?;
+        let sourced: Vec<SourcedLayer> = layers.iter().map(|(layer, _)| layer.clone()).collect();
+        let image = image::assemble(base.as_ref(), &sourced, &publication.image, &publication.platform);
+        let image = image.map_err(|error| Trouble { reason: Reason::RegistryInvalid, message: error.to_string() })?;
+        self.push(clients, publication, &image, layers).await.map_err(|error| registry_trouble(&error))?;
+        Ok((image, sourced, files))
     }
 
     async fn base(&self, clients: &Clients, publication: &Publication) -> Result<Option<BaseImage>, Trouble> {
@@ -69,7 +79,7 @@ impl Answers<'_> {
         }))
     }
 
-    /// Everything but the tags. When the registry has the manifest, it has all that it names.
+    /// When the registry has the manifest, it has all that it names.
     async fn push(
         &self,
         clients: &Clients,
@@ -88,10 +98,10 @@ impl Answers<'_> {
                 Descriptor { media_type: layer.media_type.clone(), digest: layer.digest, size: layer.size };
             Some((&clients.pull, base.clone()?, descriptor))
         });
-        let from_cache = layers.iter().filter(|(_, bytes)| bytes.is_none()).map(|(layer, _)| {
-            let Layer { media_type, digest, compressed_size, .. } = layer.layer.clone();
-            (&clients.cache, publication.cache.clone(), Descriptor { media_type, digest, size: compressed_size })
-        });
+        let from_cache = layers
+            .iter()
+            .filter(|(_, bytes)| bytes.is_none())
+            .map(|(layer, _)| (&clients.cache, publication.cache.clone(), layer.layer.descriptor()));
         let transfers = from_base.chain(from_cache).map(|(client, from, descriptor)| {
             transfer(clients.destination.clone(), client.clone(), from, to.clone(), descriptor)
         });

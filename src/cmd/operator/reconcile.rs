@@ -23,7 +23,10 @@ use crate::{
     shell::{chain, health::Health, queue::ImageId},
 };
 
-use super::answers::{Answers, World};
+use super::{
+    answers::{Answers, World},
+    snapshots,
+};
 
 /// A decision that still asks after so many rounds would ask for ever; a chain of 32 stages needs two a stage.
 const ROUNDS: usize = 200;
@@ -119,7 +122,7 @@ pub(super) fn id(image: &MinimalImage) -> ImageId {
     ImageId { namespace: image.namespace().unwrap_or_default(), name: image.name_any() }
 }
 
-async fn pass(image: &MinimalImage, operator: &Operator, id: &ImageId) -> Result<Action, PassError> {
+async fn pass(image: &MinimalImage, operator: &Arc<Operator>, id: &ImageId) -> Result<Action, PassError> {
     let world = &operator.world;
     let mut facts = Facts { jobs: world.cluster.jobs(image).await?, ..Facts::default() };
     // A plan that is refused asks nothing, so there is nobody to answer then.
@@ -165,8 +168,17 @@ async fn start_all(
 }
 
 /// Does the rest of what was decided: status, so that people see what is going on, then deletions, then Events.
-async fn apply(image: &MinimalImage, operator: &Operator, id: &ImageId, outcome: Outcome) -> Result<Action, PassError> {
+async fn apply(
+    image: &MinimalImage,
+    operator: &Arc<Operator>,
+    id: &ImageId,
+    mut outcome: Outcome,
+) -> Result<Action, PassError> {
     let world = &operator.world;
+    for keep in std::mem::take(&mut outcome.keep) {
+        let (operator, image, id) = (Arc::clone(operator), image.clone(), id.clone());
+        tokio::spawn(async move { snapshots::keep(&operator.world, &image, id, keep).await });
+    }
     if let Some(written) = world.cluster.write_status(image, &outcome.status).await? {
         operator.memory().entry(id.clone()).or_default().written = Some(written);
     }
@@ -195,7 +207,13 @@ async fn start(
     let world = &operator.world;
     let owner =
         JobOwner { name: id.name.clone(), namespace: id.namespace.clone(), uid: image.uid().unwrap_or_default() };
-    let job = job::render(&owner, run, &references(image, outline), &world.settings);
+    let mut references = references(image, outline);
+    if run.start.is_some() && references.cache_secret.is_some() && references.pull_secrets.is_empty() {
+        // A Pod that names a Secret of its own gets none of its account's, which the agent's image may need.
+        let account = image.spec.service_account_name.as_deref().unwrap_or("default");
+        references.pull_secrets = world.cluster.pull_secrets(&id.namespace, account).await?;
+    }
+    let job = job::render(&owner, run, &references, &world.settings);
     tracing::info!(stage = run.stage.name, key = %run.key, attempt = run.attempt, job = job.name_any(), "start");
     world.cluster.create(&job).await?;
     operator.health.metrics.started();

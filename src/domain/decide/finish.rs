@@ -8,21 +8,21 @@ use crate::{
     api::{
         conditions::{Health, READY, RECONCILING, Reason, find, truncated, with_health},
         v1alpha1::{
-            BaseStatus, Build, FLUX_REQUESTED_AT, FileStatus, ImageStatus, LayerStatus, NO_CACHE_REQUESTED_AT,
-            PlatformStatus, Progress, REQUESTED_AT, StageState, StageStatus, Status,
+            Build, FLUX_REQUESTED_AT, ImageStatus, NO_CACHE_REQUESTED_AT, Progress, REQUESTED_AT, SnapshotFailure,
+            StageState, StageStatus, Status,
         },
     },
     domain::{
-        artifact::OutputReport,
         observed::JobFact,
-        plan::{LayerPlan, Outline, Plan, inputs},
+        plan::{Outline, Plan, inputs},
         settings::backoff,
-        value::{Digest, Reference, human_size},
+        value::{Reference, human_size},
     },
 };
 
 use super::{
-    Decision, Note, Outcome, Pass, Place, Published, Trouble, pinned_digest, pins_of,
+    Decision, Note, Outcome, Pass, Place, Published, Trouble, pins_of,
+    published::{base_status, image_status},
     stages::{StageFailure, Stages},
 };
 
@@ -150,7 +150,17 @@ impl Pass<'_> {
             (false, true) => Place::Waiting,
             (false, false) => Place::None,
         };
+        let events = stages.snapshot_failure.iter().map(|message| Note {
+            warning: true,
+            reason: Reason::SnapshotUnusable,
+            message: message.clone(),
+        });
+        if let Some(message) = &stages.snapshot_failure {
+            status.snapshot_failure = Some(SnapshotFailure { message: message.clone(), time: Time(self.now) });
+        }
         let rest = Outcome {
+            events: events.collect(),
+            keep: stages.keep,
             start: stages.start,
             requeue: stages.retry.or(look_again.then_some(LOOK_AGAIN)),
             place,
@@ -165,7 +175,8 @@ impl Pass<'_> {
         status.stages.clone_from(&stages.status);
         status.progress = Some(progress);
         let place = self.live_place();
-        let rest = Outcome { requeue: Some(Duration::ZERO), place, ..Outcome::deleting(stages.stale.clone()) };
+        let keep = stages.keep.clone();
+        let rest = Outcome { requeue: Some(Duration::ZERO), place, keep, ..Outcome::deleting(stages.stale.clone()) };
         self.act(status, Health::InProgress, Reason::Pushing, "the image is being put together and pushed", rest)
     }
 
@@ -212,7 +223,7 @@ impl Pass<'_> {
         let build = Build { result: trouble.reason.as_str().into(), ..self.ended_build(progress) };
         self.remember(&mut status, build);
         let delete = self.facts.jobs.iter().filter(|job| !keep.contains(&job.name)).cloned().collect();
-        let rest = Outcome { requeue, ..Outcome::deleting(delete) };
+        let rest = Outcome { requeue, keep: stages.keep.clone(), ..Outcome::deleting(delete) };
         self.act(status, Health::Failed, trouble.reason, &trouble.message, rest)
     }
 
@@ -246,8 +257,8 @@ impl Pass<'_> {
         let message = built_message(&image);
         status.image = Some(image);
         let delete = self.facts.jobs.iter().filter(|job| !job.deleting).cloned().collect();
-        let rest =
-            Outcome { requeue: plan.outline.can_change.then_some(plan.outline.interval), ..Outcome::deleting(delete) };
+        let requeue = plan.outline.can_change.then_some(plan.outline.interval);
+        let rest = Outcome { requeue, keep: stages.keep.clone(), ..Outcome::deleting(delete) };
         self.act(status, Health::Current, Reason::Succeeded, &message, rest)
     }
 
@@ -308,7 +319,7 @@ impl Pass<'_> {
             || reason == Reason::Succeeded && digest(&status) != digest(self.status);
         let note =
             Note { warning: health == Health::Failed || reason.is_trouble(), reason, message: message.to_owned() };
-        let events = if transition { vec![note] } else { Vec::new() };
+        let events = rest.events.iter().cloned().chain(transition.then_some(note)).collect();
         Decision::Act(Box::new(Outcome { status, events, ..rest }))
     }
 }
@@ -320,6 +331,7 @@ impl Outcome {
             status: Status::default(),
             start: Vec::new(),
             delete: delete.into_iter().filter(|job| !job.deleting).collect(),
+            keep: Vec::new(),
             events: Vec::new(),
             requeue: None,
             place: Place::None,
@@ -337,87 +349,4 @@ fn building_message(running: &[&str], done: usize, total: usize) -> String {
         [one] => format!("stage {one} runs; {done} of {total} stages done"),
         many => format!("stages {} run; {done} of {total} stages done", many.join(", ")),
     }
-}
-
-fn image_status(
-    plan: &Plan,
-    stages: &Stages,
-    base_size: u64,
-    published: &Published,
-    tags: &[Reference],
-) -> ImageStatus {
-    let reports = reports(plan, stages, published);
-    let (base, own) = (&published.base_layers, &published.layers);
-    let size = base_size + own.iter().map(|layer| layer.layer.size).sum::<u64>();
-    let compressed = base.iter().map(|layer| layer.size).sum::<u64>()
-        + own.iter().map(|layer| layer.layer.compressed_size).sum::<u64>();
-    let mut largest: Vec<_> = reports.iter().flat_map(|report| &report.largest_files).collect();
-    largest.sort_by(|a, b| b.size.cmp(&a.size).then_with(|| a.path.cmp(&b.path)));
-    let base_status = base.iter().map(|layer| LayerStatus {
-        digest: layer.digest.to_string(),
-        size: None,
-        compressed_size: signed(layer.size),
-        from: "base".into(),
-    });
-    let own_status = own.iter().map(|layer| LayerStatus {
-        digest: layer.layer.digest.to_string(),
-        size: Some(signed(layer.layer.size)),
-        compressed_size: signed(layer.layer.compressed_size),
-        from: layer.from.clone(),
-    });
-    ImageStatus {
-        reference: plan.outline.repository.pinned(published.digest).to_string(),
-        digest: published.digest.to_string(),
-        display_digest: display_digest(published.digest),
-        tags: tags.iter().filter_map(Reference::tag).map(str::to_owned).collect(),
-        size: signed(size),
-        display_size: human_size(size),
-        compressed_size: signed(compressed),
-        file_count: signed(reports.iter().map(|report| report.file_count).sum()),
-        largest_files: largest
-            .iter()
-            .take(5)
-            .map(|file| FileStatus { path: file.path.clone(), size: signed(file.size) })
-            .collect(),
-        layers: base_status.chain(own_status).collect(),
-        platforms: vec![PlatformStatus {
-            platform: plan.outline.platform.to_string(),
-            digest: published.digest.to_string(),
-        }],
-    }
-}
-
-/// What the image's own layers hold.
-fn reports<'a>(plan: &Plan, stages: &'a Stages, published: &'a Published) -> Vec<&'a OutputReport> {
-    let report = |layer: &LayerPlan| match layer {
-        LayerPlan::Files(_) => published.files.as_ref(),
-        LayerPlan::Artifact(from) => stages.artifacts.get(&from.stage)?.outputs.get(from.output),
-    };
-    plan.layers.iter().filter_map(report).collect()
-}
-
-fn base_status(plan: &Plan, progress: &Progress, published: &Published) -> BaseStatus {
-    let Some(base) = &plan.base else {
-        return BaseStatus { kind: "Scratch".into(), display_name: "scratch".into(), ..BaseStatus::default() };
-    };
-    let digest = pinned_digest(progress, base);
-    let name = base.to_string();
-    let size = progress.images.iter().find(|image| image.reference == name).map_or(0, |image| image.size);
-    BaseStatus {
-        kind: "Image".into(),
-        display_name: base.to_string(),
-        reference: digest.map(|digest| base.repository().pinned(digest).to_string()),
-        digest: digest.map(|digest| digest.to_string()),
-        size,
-        compressed_size: signed(published.base_layers.iter().map(|layer| layer.size).sum()),
-        creation_time: published.base_created.clone(),
-    }
-}
-
-fn display_digest(digest: Digest) -> String {
-    format!("sha256:{}", digest.short(12))
-}
-
-fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }

@@ -3,6 +3,8 @@
 
 mod finish;
 mod front;
+mod published;
+mod snapshots;
 mod stages;
 mod trigger;
 
@@ -24,6 +26,7 @@ use super::{
     plan::{Draft, Pins, Plan},
     recipe::{Key, TextFile},
     settings::Settings,
+    snapshot::{Keep, Snapshot},
     value::{Digest, Platform, Reference, Repository},
 };
 
@@ -56,6 +59,8 @@ pub enum Question {
     Config(Reference),
     /// The artifact that the cache repository holds for a key.
     Record(Key),
+    /// The snapshot that the cache repository holds for a key.
+    Snapshot(Key),
     /// Read an agent's artifact and sign it under a stage's keys.
     Adopt {
         /// Digest of the artifact's manifest.
@@ -164,6 +169,8 @@ pub struct Facts {
     pub configs: BTreeMap<Reference, Result<RuntimeConfig, Trouble>>,
     /// To [`Question::Record`].
     pub records: BTreeMap<Key, Result<Option<Artifact>, Trouble>>,
+    /// To [`Question::Snapshot`].
+    pub snapshots: BTreeMap<Key, Result<Option<Snapshot>, Trouble>>,
     /// To [`Question::Adopt`], by the first of its keys.
     pub adopted: BTreeMap<Key, Result<Artifact, Trouble>>,
     /// To [`Question::Slot`].
@@ -183,6 +190,8 @@ pub struct Outcome {
     pub start: Vec<StageRun>,
     /// Jobs to delete.
     pub delete: Vec<JobFact>,
+    /// Snapshots to keep. Nothing waits for that, and it may be done twice.
+    pub keep: Vec<Keep>,
     /// Events to record.
     pub events: Vec<Note>,
     /// When to look again without a cause.

@@ -18,12 +18,16 @@ use crate::{
         plan::{LayerPlan, OutputReference, Pins, Plan, StagePlan},
         recipe::{Key, Recipe},
         settings::backoff,
-        task::{AgentMessage, SourceTask},
+        snapshot::Keep,
+        task::{AgentMessage, SourceTask, StageTask},
         value::Reference,
     },
 };
 
-use super::{Asked, Pass, Publication, PublicationLayer, Question, Slot, Trouble, pinned_digest};
+use super::{
+    Asked, Pass, Publication, PublicationLayer, Question, Slot, Trouble, pinned_digest,
+    snapshots::{From, after},
+};
 
 /// A task travels in one environment variable, which Linux bounds at 128 KiB (MAX_ARG_STRLEN).
 const TASK_BYTES: usize = 120 * 1024;
@@ -56,6 +60,10 @@ pub(super) struct Stages {
     pub waits: Vec<(Reason, String)>,
     /// When a stage that was interrupted is tried again.
     pub retry: Option<Duration>,
+    /// Snapshots that agents have made.
+    pub keep: Vec<Keep>,
+    /// Why a snapshot could not be started from.
+    pub snapshot_failure: Option<String>,
     /// Whether Pods of this build may be doing something.
     pub live: bool,
     /// Whether something is waited for that no watch tells of.
@@ -71,22 +79,23 @@ pub(super) struct StageFailure {
 }
 
 /// One way through the stages of a build, collecting what is known, asked and startable.
-struct Walk<'a> {
-    pass: &'a Pass<'a>,
-    plan: &'a Plan,
-    progress: &'a Progress,
+pub(super) struct Walk<'a> {
+    pub(super) pass: &'a Pass<'a>,
+    pub(super) plan: &'a Plan,
+    pub(super) progress: &'a Progress,
     pins: &'a Pins,
-    stages: Stages,
+    pub(super) stages: Stages,
     questions: Vec<Question>,
     startable: Vec<Startable<'a>>,
 }
 
 /// A stage whose inputs are there and that nobody has run yet.
-struct Startable<'a> {
-    stage: &'a StagePlan,
-    recipe: Recipe,
+pub(super) struct Startable<'a> {
+    pub(super) stage: &'a StagePlan,
+    pub(super) recipe: Recipe,
     key: Key,
     attempt: u32,
+    pub(super) from: From,
 }
 
 impl Pass<'_> {
@@ -114,11 +123,13 @@ impl<'a> Walk<'a> {
             let identity = self.plan.outline.source_identity(self.pins);
             let key = recipe.quick_key(identity.as_deref()).requested(self.progress.no_cache.as_deref());
             status.key = Some(key.to_string());
-            let attempt = match self.newest_job(stage, &key) {
+            let job = self.newest_job(stage, &key);
+            let attempt = match job {
                 Some(job) => self.follow(&recipe, key, job, &mut status),
                 None => self.without_job(key, &mut status),
             };
-            self.startable.extend(attempt.map(|attempt| Startable { stage, recipe, key, attempt }));
+            let from = job.map(after).unwrap_or_default();
+            self.startable.extend(attempt.map(|attempt| Startable { stage, recipe, key, attempt, from }));
         }
         self.stages.status.push(status);
     }
@@ -150,7 +161,20 @@ impl<'a> Walk<'a> {
         status.job_name = Some(job.name.clone());
         status.start_time = job.started.map(Time);
         status.completion_time = job.finished.map(Time);
+        status.snapshot = job.snapshot.map(|image| self.plan.outline.cache.pinned(image).to_string());
+        self.keep(recipe, job);
         match &job.state {
+            JobState::Outdated => {
+                status.state = StageState::Waiting;
+                status.message = Some("the files that its snapshot was made from have changed".into());
+                return Some(job.attempt + 1);
+            }
+            JobState::Waiting { reason: Reason::ImagePullFailed, message, .. } if job.snapshot.is_some() => {
+                return Some(self.without_snapshot(job, message));
+            }
+            JobState::Failed(JobFailure { reason: Reason::PodRejected, message, .. }) if job.snapshot.is_some() => {
+                return Some(self.without_snapshot(job, message));
+            }
             JobState::Waiting { reason, message, has_pod } => {
                 if let Some(failure) = self.too_late(job, message) {
                     return self.after_failure(job, &failure, status);
@@ -264,7 +288,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Zero for what has no time, or one that a clock ahead of ours gave.
-    fn since(&self, time: Option<Timestamp>) -> Duration {
+    pub(super) fn since(&self, time: Option<Timestamp>) -> Duration {
         time.and_then(|time| Duration::try_from(self.pass.now.duration_since(time)).ok()).unwrap_or_default()
     }
 
@@ -302,7 +326,7 @@ impl<'a> Walk<'a> {
         let facts = self.pass.facts;
         let has_secret = self.plan.outline.source.as_ref().and_then(|source| source.secret()).is_some();
         let needs_host = has_secret && self.startable.iter().any(|next| next.recipe.uses_source());
-        let mut questions = Vec::new();
+        let mut questions = self.snapshot_questions(&self.startable);
         if facts.slot.is_none() {
             questions.push(Question::Slot);
         }
@@ -349,7 +373,9 @@ impl<'a> Walk<'a> {
         let inputs = next.stage.inputs.iter().filter_map(|input| self.layer(input).cloned()).collect();
         let cache = (&self.plan.outline.cache, self.progress.no_cache.is_some());
         let task = job::task(next.stage, next.recipe.clone(), source, inputs, cache, self.pass.settings);
-        StageRun { stage: next.stage.clone(), key: next.key, attempt: next.attempt, task }
+        let (start, snapshots) = self.start_of(next);
+        let task = StageTask { snapshots, ..task };
+        StageRun { stage: next.stage.clone(), key: next.key, attempt: next.attempt, task, start }
     }
 
     fn layer(&self, from: &OutputReference) -> Option<&Layer> {

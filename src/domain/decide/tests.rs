@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+mod snapshots;
+
 use super::*;
 use crate::{
     api::{
@@ -27,6 +29,8 @@ struct World {
     cached: Option<Vec<Key>>,
     /// Why the cache does not answer.
     records: Option<Trouble>,
+    /// The snapshots that the cache holds.
+    snapshots: BTreeMap<Key, Snapshot>,
     /// The text of the source's Dockerfile.
     dockerfile: Option<String>,
     slot: Slot,
@@ -69,6 +73,7 @@ impl World {
             images: Ok(builder),
             cached: Some(Vec::new()),
             records: None,
+            snapshots: BTreeMap::new(),
             dockerfile: None,
             slot: Slot::Granted,
             published: Ok(published),
@@ -138,6 +143,9 @@ impl World {
                         started: Some(Timestamp::from_second(now + 1).unwrap()),
                         finished: None,
                         state: JobState::Running,
+                        snapshot: run.start.as_ref().map(|start| start.image),
+                        prefixes: Vec::new(),
+                        made: None,
                     }));
                     return *outcome;
                 }
@@ -166,6 +174,7 @@ impl World {
                 let known = self.cached.as_ref().is_none_or(|cached| cached.contains(&key));
                 facts.records.insert(key, Ok(known.then(artifact)));
             }
+            Question::Snapshot(key) => drop(facts.snapshots.insert(key, Ok(self.snapshots.get(&key).copied()))),
             Question::Adopt { key, .. } => drop(facts.adopted.insert(key, Ok(artifact()))),
             Question::Slot => facts.slot = Some(self.slot.clone()),
             Question::Publish(_) => facts.published = Some(self.published.clone()),

@@ -15,6 +15,7 @@ use super::{
     plan::StagePlan,
     recipe::{Key, Recipe},
     settings::Settings,
+    snapshot::{SnapshotTask, Start},
     task::{AGENT_CONTAINER, BUILD_CONTAINER, SourceTask, StageTask},
     value::{Digest, Repository},
 };
@@ -29,6 +30,8 @@ pub const IMAGE_LABEL: &str = "minimalimage.dev/image";
 pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "minimalimage");
 /// On Jobs: the stage's key in full.
 pub const KEY_ANNOTATION: &str = "minimalimage.dev/key";
+/// On Jobs: the snapshot that the build container starts from, as [`Start`] writes it.
+pub const SNAPSHOT_ANNOTATION: &str = "minimalimage.dev/snapshot";
 /// On Jobs: which try it is, from 0.
 pub const ATTEMPT_ANNOTATION: &str = "minimalimage.dev/attempt";
 
@@ -59,6 +62,8 @@ pub struct StageRun {
     pub attempt: u32,
     /// What the agent does.
     pub task: StageTask,
+    /// What the build container starts from; none is the builder image.
+    pub start: Option<Start>,
 }
 
 /// The Secrets and accounts that the Pod refers to.
@@ -96,6 +101,7 @@ pub fn task(
         network: settings.network.clone(),
         limits: settings.limits.clone(),
         inject_ca: stage.settings.as_ref().is_some_and(|stage| stage.ca_certificates),
+        snapshots: SnapshotTask::default(),
     }
 }
 
@@ -108,10 +114,11 @@ pub fn render(owner: &JobOwner, run: &StageRun, refs: &References, settings: &Se
         (IMAGE_LABEL.to_owned(), shortened(&owner.name, LABEL_LENGTH)),
         (STAGE_LABEL.to_owned(), run.stage.name.clone()),
     ]);
-    let annotations = BTreeMap::from([
+    let mut annotations = BTreeMap::from([
         (KEY_ANNOTATION.to_owned(), run.key.to_string()),
         (ATTEMPT_ANNOTATION.to_owned(), run.attempt.to_string()),
     ]);
+    annotations.extend(run.start.as_ref().map(|start| (SNAPSHOT_ANNOTATION.to_owned(), start.to_string())));
     let context = pod::Context { owner, stage: &run.stage, run, refs, settings };
     Job {
         metadata: ObjectMeta {

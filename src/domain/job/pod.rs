@@ -57,9 +57,7 @@ impl Context<'_> {
             // The same in every build: a host name must not find its way into an artifact.
             hostname: Some("build".into()),
             service_account_name: self.refs.service_account.clone(),
-            image_pull_secrets: Some(
-                self.refs.pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() }).collect(),
-            ),
+            image_pull_secrets: Some(self.pull_secrets()),
             node_selector: Some(node_selector),
             tolerations: stage.map(|stage| stage.tolerations.clone()),
             affinity: stage.and_then(|stage| stage.affinity.clone()),
@@ -70,6 +68,13 @@ impl Context<'_> {
             volumes: Some(self.volumes()),
             ..PodSpec::default()
         }
+    }
+
+    fn pull_secrets(&self) -> Vec<LocalObjectReference> {
+        let cache = self.refs.cache_secret.iter().filter(|_| self.run.start.is_some());
+        let mut names: Vec<&String> = self.refs.pull_secrets.iter().chain(cache).collect();
+        names.dedup();
+        names.into_iter().map(|name| LocalObjectReference { name: name.clone() }).collect()
     }
 
     fn restricted(&self) -> bool {
@@ -130,8 +135,11 @@ impl Context<'_> {
     }
 
     fn build(&self) -> Container {
-        let image = self.stage.image.as_ref().zip(self.run.task.recipe.image);
-        let image = image.map(|(reference, digest)| reference.repository().pinned(digest).to_string());
+        let builder = self.stage.image.as_ref().zip(self.run.task.recipe.image);
+        let builder = builder.map(|(reference, digest)| reference.repository().pinned(digest).to_string());
+        let snapshot = self.run.start.as_ref().map(|start| self.run.task.cache.pinned(start.image).to_string());
+        // Another tenant may not start from a snapshot just because the node has it.
+        let pull_policy = if snapshot.is_some() { "Always" } else { "IfNotPresent" };
         let stage = self.stage.settings.clone().unwrap_or_default();
         let mut mounts = vec![mount("shared", SHARED_DIR, false)];
         mounts.extend(self.has_workspace().then(|| mount("workspace", WORKSPACE, false)));
@@ -157,8 +165,8 @@ impl Context<'_> {
         env.extend(stage.env.iter().filter_map(secret_variable));
         Container {
             name: BUILD_CONTAINER.into(),
-            image,
-            image_pull_policy: Some("IfNotPresent".into()),
+            image: snapshot.or(builder),
+            image_pull_policy: Some(pull_policy.into()),
             command: Some(vec![format!("{SHARED_DIR}/minimalimage"), "wrapper".into()]),
             env: Some(env),
             volume_mounts: Some(mounts),

@@ -6,6 +6,10 @@ use super::*;
 use crate::domain::plan::{Draft, Pins};
 
 fn rendered(change: impl FnOnce(&mut Value), settings: &Settings) -> Value {
+    rendered_from(None, change, settings)
+}
+
+fn rendered_from(start: Option<Start>, change: impl FnOnce(&mut Value), settings: &Settings) -> Value {
     let mut spec = json!({
         "source": {"git": {"url": "https://git.example.com/app", "secretRef": {"name": "git-login"}}},
         "stages": [{"name": "build", "image": "golang:1.26", "run": "make",
@@ -29,7 +33,7 @@ fn rendered(change: impl FnOnce(&mut Value), settings: &Settings) -> Value {
         .as_ref()
         .map(|source| SourceTask { origin: source.origin("c", None).unwrap(), directory: source.directory.clone() });
     let task = task(stage, recipe, source, Vec::new(), (&plan.outline.cache, false), settings);
-    let run = StageRun { stage: stage.clone(), key, attempt: 0, task };
+    let run = StageRun { stage: stage.clone(), key, attempt: 0, task, start };
     let refs = References {
         source_secret: Some("git-login".into()),
         cache_secret: Some("push".into()),
@@ -109,6 +113,23 @@ fn baseline_leaves_the_user_to_the_builder_image() {
     assert_eq!(job["spec"]["template"]["spec"]["securityContext"].get("runAsUser"), None);
     assert_eq!(container(&job, "agent")["securityContext"]["runAsUser"], 65532);
     assert!(!mounts(container(&job, "build")).contains(&"home"));
+}
+
+#[test]
+fn a_snapshot_is_pulled_anew_and_with_the_caches_login() {
+    let image = |job: &Value| {
+        let build = container(job, "build");
+        (build["image"].as_str().unwrap().to_owned(), build["imagePullPolicy"].clone())
+    };
+    let pull = |job: &Value| job["spec"]["template"]["spec"]["imagePullSecrets"].clone();
+    let job = rendered(|_| {}, &Settings::default());
+    assert!(image(&job).0.contains("golang@"), "{}", image(&job).0);
+    assert_eq!((image(&job).1, pull(&job)), (json!("IfNotPresent"), json!([{"name": "pull"}])));
+    let start = Start { image: Digest::of(b"snapshot"), step: 2, source: None };
+    let job = rendered_from(Some(start), |_| {}, &Settings::default());
+    assert_eq!(image(&job), (format!("registry.example.com/app-cache@{}", Digest::of(b"snapshot")), json!("Always")));
+    assert_eq!(pull(&job), json!([{"name": "pull"}, {"name": "push"}]));
+    assert_eq!(job["metadata"]["annotations"][SNAPSHOT_ANNOTATION], format!("2 {}", Digest::of(b"snapshot")));
 }
 
 #[test]

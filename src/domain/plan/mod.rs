@@ -18,6 +18,7 @@ use super::{
     artifact::Artifact,
     image::ImageConfig,
     recipe::{FORMAT, Output, Owner, Recipe, Step, TextFile},
+    snapshot::Keeping,
     value::{Digest, ImagePath, Platform, Reference, Repository},
 };
 
@@ -50,6 +51,8 @@ pub struct Outline {
     pub cache: Repository,
     /// Under which standard Pods run.
     pub pod_security: PodSecurity,
+    /// What is kept of the stages of a Dockerfile.
+    pub snapshots: Keeping,
     /// How often tags and branches are looked at.
     pub interval: Duration,
     /// Whether a later look could find something newer: a branch, a tag, a ConfigMap.
@@ -322,6 +325,9 @@ pub fn inputs(spec: &MinimalImageSpec, pins: &Pins) -> Digest {
         for field in ["interval", "suspend", "successfulHistoryLimit", "failedHistoryLimit"] {
             spec.remove(field);
         }
+        if let Some(dockerfile) = spec.get_mut("dockerfile").and_then(serde_json::Value::as_object_mut) {
+            dockerfile.remove("snapshots");
+        }
     }
     Digest::of(format!("{spec} {:?} {:?}", pins.revision, pins.images).as_bytes())
 }
@@ -351,6 +357,7 @@ fn draft(spec: &MinimalImageSpec, problems: &mut Problems) -> Option<Draft> {
         tags: spec.destination.tags.clone(),
         cache: cache?,
         pod_security,
+        snapshots: keeping(spec, problems)?,
         interval: interval?,
         can_change: moves,
     };
@@ -410,6 +417,14 @@ fn front(
     }
     let files = stages::planned_files(&spec.image.files, problems);
     Some(Front::Dockerfile { spec: Box::new(dockerfile.clone()), image, files })
+}
+
+fn keeping(spec: &MinimalImageSpec, problems: &mut Problems) -> Option<Keeping> {
+    let Some(given) = spec.dockerfile.as_ref().and_then(|dockerfile| dockerfile.snapshots.as_ref()) else {
+        return Some(Keeping::default());
+    };
+    let max_age = duration(problems, "dockerfile.snapshots.maxAge", &given.max_age)?;
+    Some(Keeping { policy: given.policy, max_age })
 }
 
 fn check_tags(spec: &MinimalImageSpec, source: Option<&SourcePlan>, problems: &mut Problems) {

@@ -81,7 +81,7 @@ struct Layer {
     /// What this layer itself has brought, which its deletions are not about.
     seen: HashSet<PathBuf>,
     /// Directories whose times are set when nothing more is written into them.
-    directories: Vec<(PathBuf, i64)>,
+    directories: Vec<(PathBuf, Timespec)>,
     bytes: u64,
     entries: u64,
 }
@@ -91,7 +91,7 @@ struct Attributes {
     owner: Option<Uid>,
     group: Option<Gid>,
     mode: u32,
-    time: i64,
+    time: Timespec,
 }
 
 impl Layer {
@@ -320,19 +320,37 @@ fn path(bytes: &[u8]) -> Result<PathBuf, ApplyError> {
     Ok(path)
 }
 
-fn attributes<R: Read>(entry: &Entry<'_, R>) -> io::Result<Attributes> {
+fn attributes<R: Read>(entry: &mut Entry<'_, R>) -> io::Result<Attributes> {
+    let time = exact_time(entry)?;
     let header = entry.header();
     let narrow = |id: u64| u32::try_from(id).map_err(|_| io::Error::other("its owner is no 32-bit number"));
     Ok(Attributes {
         owner: Some(Uid::from_raw(narrow(header.uid()?)?)),
         group: Some(Gid::from_raw(narrow(header.gid()?)?)),
         mode: header.mode()? & 0o7777,
-        time: i64::try_from(header.mtime().unwrap_or(0)).unwrap_or(0),
+        time: time.unwrap_or_else(|| Timespec { tv_sec: seconds(header.mtime().unwrap_or(0)), tv_nsec: 0 }),
     })
 }
 
-fn times(seconds: i64) -> Timestamps {
-    let time = Timespec { tv_sec: seconds, tv_nsec: 0 };
+fn seconds(time: u64) -> i64 {
+    i64::try_from(time).unwrap_or(0)
+}
+
+/// The time of a PAX record, which has parts of a second: build tools compare them.
+fn exact_time<R: Read>(entry: &mut Entry<'_, R>) -> io::Result<Option<Timespec>> {
+    let Some(records) = entry.pax_extensions()? else { return Ok(None) };
+    for record in records {
+        let record = record?;
+        let Some(text) = record.value().ok().filter(|_| record.key() == Ok("mtime")) else { continue };
+        let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+        let part: String = part.chars().chain("000000000".chars()).take(9).collect();
+        let time = whole.parse().ok().zip(part.parse().ok());
+        return Ok(time.map(|(whole, part)| Timespec { tv_sec: seconds(whole), tv_nsec: part }));
+    }
+    Ok(None)
+}
+
+fn times(time: Timespec) -> Timestamps {
     Timestamps { last_access: time, last_modification: time }
 }
 

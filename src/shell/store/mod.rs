@@ -100,7 +100,8 @@ impl Store {
         let root = path.or_else(|| Some(data()?.join("minimalimage"))).ok_or(StoreError::NoPlace)?;
         let root = std::path::absolute(&root).map_err(|source| StoreError::file(&root, source))?;
         let store = Self { root };
-        for name in ["blobs", "partial", "keys", "resolved", "chains", "runs", "images", "caches", "locks"] {
+        for name in ["blobs", "partial", "keys", "snapshots", "resolved", "chains", "runs", "images", "caches", "locks"]
+        {
             let path = store.root.join(name);
             // Nobody else: it holds what builds made, and sockets.
             let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
@@ -191,6 +192,22 @@ impl Store {
     /// When the disk says no.
     pub fn record(&self, key: &Key, artifact: Digest) -> Result<(), StoreError> {
         self.put_json("keys", &key.to_string(), &artifact)
+    }
+
+    /// The layers above its builder image of the snapshot for `key`, if all of them are still there, and when it was made, in
+    /// seconds since 1970.
+    #[must_use]
+    pub fn snapshot(&self, key: &Key) -> Option<(Artifact, i64)> {
+        let (artifact, made): (Digest, i64) = self.json("snapshots", &key.to_string())?;
+        Some((self.artifact(artifact)?, made))
+    }
+
+    /// Remembers a snapshot, in place of an older one.
+    ///
+    /// # Errors
+    /// When the disk says no.
+    pub fn put_snapshot(&self, key: &Key, artifact: Digest, made: i64) -> Result<(), StoreError> {
+        self.put_json("snapshots", &key.to_string(), &(artifact, made))
     }
 
     /// What `reference` led to when it was last looked up.

@@ -1,0 +1,92 @@
+//! Snapshots in the cache repository: found by key, and put together as images that a node can start from.
+
+use jiff::Timestamp;
+use kube::ResourceExt;
+
+use crate::{
+    api::{conditions::Reason, v1alpha1::MinimalImage},
+    domain::{
+        decide::{Note, Publication, PublicationLayer, Trouble},
+        image::{ImageConfig, SourcedLayer},
+        plan::Draft,
+        recipe::Key,
+        snapshot::{Keep, Snapshot},
+        value::human_size,
+    },
+    shell::queue::ImageId,
+};
+
+use super::{
+    answers::{Answers, World, registry_trouble},
+    publish::Clients,
+};
+
+impl Answers<'_> {
+    pub(super) async fn snapshot(&self, key: &Key) -> Result<Option<Snapshot>, Trouble> {
+        self.cache().await?.snapshot(key).await.map_err(|error| registry_trouble(&error))
+    }
+
+    /// Puts the layers of each snapshot on what their container was started from, pushes that, and signs for it. Gives what is
+    /// to be told.
+    async fn put_snapshots(&self, keep: &Keep) -> Result<Vec<String>, Trouble> {
+        let (pull, client) = futures::try_join!(self.pull_client(), self.cache_client())?;
+        let repository = &self.outline.cache;
+        let cache = self.cache().await?;
+        let failed = |error| registry_trouble(&error);
+        let (artifact, _) = cache.read(keep.artifact).await.map_err(failed)?;
+        let builder = keep.builder.digest().map(|digest| (keep.builder.clone(), digest));
+        let (base, pull) = match keep.below {
+            Some(digest) => (Some((repository.pinned(digest), digest)), client.clone()),
+            None => (builder, pull),
+        };
+        let clients = Clients { pull, cache: client.clone(), destination: client };
+        let mut layers = Vec::new();
+        let mut told = Vec::new();
+        for (kept, layer) in keep.layers.iter().zip(artifact.layers) {
+            let own = human_size(layer.size);
+            layers.push(PublicationLayer::Artifact(SourcedLayer { layer, from: keep.stage.clone() }));
+            let annotations = Snapshot::annotations(kept.source, Timestamp::now());
+            let publication = Publication {
+                base: base.clone(),
+                layers: layers.clone(),
+                image: ImageConfig { annotations, ..ImageConfig::default() },
+                platform: self.outline.platform.clone(),
+                cache: repository.clone(),
+                repository: repository.clone(),
+                tags: Vec::new(),
+                generation: 0,
+            };
+            let (image, ..) = self.put_together(&clients, &publication).await?;
+            let size = image.manifest.len() as u64;
+            for key in &kept.keys {
+                cache.record(&self.world.signer, key, image.digest, size).await.map_err(failed)?;
+            }
+            let (stage, steps) = (&keep.stage, kept.steps);
+            told.push(format!(
+                "stage {stage}: the work of its first {steps} steps is kept, {own} more, as {}",
+                image.digest
+            ));
+        }
+        Ok(told)
+    }
+}
+
+/// Keeps snapshots, once, and tells. A build does not wait for it, and one that fails costs the next build its time only.
+pub(super) async fn keep(world: &World, image: &MinimalImage, id: ImageId, keep: Keep) {
+    let name = (image.uid().unwrap_or_default(), keep.artifact);
+    if world.kept.get(&name).is_some() {
+        return;
+    }
+    world.kept.put(name, ());
+    let Ok(_permit) = world.keepers.acquire().await else { return };
+    let Ok(draft) = Draft::new(&image.spec) else { return };
+    let answers = Answers { world, image, outline: draft.outline(), id };
+    match answers.put_snapshots(&keep).await {
+        Ok(told) => {
+            for message in told {
+                world.cluster.record(image, &Note { warning: false, reason: Reason::SnapshotKept, message }).await;
+            }
+        }
+        Err(trouble) => tracing::warn!(stage = keep.stage, message = trouble.message, "no snapshot"),
+    }
+}

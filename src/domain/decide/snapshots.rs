@@ -1,0 +1,122 @@
+//! Snapshots in a build: which one a stage starts from, which are kept, what happens where a node cannot start from one.
+
+use std::time::Duration;
+
+use crate::{
+    api::{conditions::Reason, v1alpha1::SnapshotPolicy},
+    domain::{
+        observed::{JobFact, JobFailure, JobState},
+        recipe::{Key, Recipe},
+        snapshot::{Keep, Prefix, SnapshotTask, Start},
+    },
+};
+
+use super::{
+    Question,
+    stages::{Startable, Walk},
+};
+
+/// How long no snapshot is tried after a node could not start from one.
+const SNAPSHOT_PAUSE: Duration = Duration::from_hours(1);
+
+/// What a stage may be started from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) enum From {
+    /// A snapshot, the newest of its steps where they take files: they are likely to be the same still.
+    #[default]
+    Newest,
+    /// A snapshot of these files.
+    Files(Vec<Prefix>),
+    /// Its builder image.
+    Builder,
+}
+
+/// What the try after `job` may be started from.
+pub(super) fn after(job: &JobFact) -> From {
+    match &job.state {
+        JobState::Outdated => From::Files(job.prefixes.clone()),
+        JobState::Waiting { .. } | JobState::Failed(JobFailure { reason: Reason::PodRejected, .. }) => From::Builder,
+        _ => From::Newest,
+    }
+}
+
+impl Walk<'_> {
+    /// What the agent has made is kept, of a stage that failed too: the next try begins behind it.
+    pub(super) fn keep(&mut self, recipe: &Recipe, job: &JobFact) {
+        let stage = self.plan.stages.iter().find(|stage| stage.name == job.stage);
+        let (Some(made), Some(reference), Some(digest)) =
+            (&job.made, stage.and_then(|stage| stage.image.as_ref()), recipe.image)
+        else {
+            return;
+        };
+        self.stages.keep.push(Keep {
+            stage: job.stage.clone(),
+            builder: reference.repository().pinned(digest),
+            below: job.snapshot,
+            artifact: made.artifact,
+            layers: recipe.kept(&made.steps, &job.prefixes),
+        });
+    }
+
+    /// The next try goes without; nothing of the user's ran yet.
+    pub(super) fn without_snapshot(&mut self, job: &JobFact, message: &str) -> u32 {
+        let message = format!("stage {} starts from its builder image, not from its snapshot: {message}", job.stage);
+        self.stages.snapshot_failure = Some(message);
+        job.attempt + 1
+    }
+
+    /// What has to be known of snapshots before the stages are started.
+    pub(super) fn snapshot_questions(&self, startable: &[Startable]) -> Vec<Question> {
+        let keys = startable.iter().flat_map(|next| self.snapshot_keys(next)).map(|(_, key)| key);
+        keys.filter(|key| !self.pass.facts.snapshots.contains_key(key)).map(Question::Snapshot).collect()
+    }
+
+    /// What a stage starts from, and what its agent is to know of that.
+    pub(super) fn start_of(&self, next: &Startable) -> (Option<Start>, SnapshotTask) {
+        if self.snapshots_fail() {
+            return (None, SnapshotTask::default());
+        }
+        let start = self.newest(next);
+        let task = SnapshotTask {
+            start: start.as_ref().map_or(0, |start| start.step),
+            source: start.as_ref().and_then(|start| start.source),
+            ..self.plan.snapshots(next.stage)
+        };
+        (start, task)
+    }
+
+    /// What to look for before a stage is started: by the cut, the last one first.
+    fn snapshot_keys(&self, next: &Startable) -> Vec<(usize, Key)> {
+        if next.from == From::Builder || self.progress.no_cache.is_some() || self.snapshots_fail() {
+            return Vec::new();
+        }
+        let key = |cut: usize| {
+            let files = match &next.from {
+                From::Files(prefixes) if next.recipe.takes_source_before(cut) => {
+                    Some(prefixes.iter().find(|prefix| prefix.step == cut)?.source)
+                }
+                _ => None,
+            };
+            Some((cut, next.recipe.snapshot_key(cut, files)))
+        };
+        self.plan.snapshots(next.stage).cuts.into_iter().rev().filter_map(key).collect()
+    }
+
+    /// The snapshot that spares most. One that cannot be read is none: the builder image does as well.
+    fn newest(&self, next: &Startable) -> Option<Start> {
+        let max_age = self.plan.outline.snapshots.max_age;
+        self.snapshot_keys(next).into_iter().find_map(|(step, key)| {
+            let found = self.pass.facts.snapshots.get(&key)?.as_ref().ok()?.as_ref()?;
+            let start = Start { image: found.image, step, source: found.source };
+            found.is_fresh(self.pass.now, max_age).then_some(start)
+        })
+    }
+
+    /// Whether a node could not start from a snapshot lately: each try costs a Pod.
+    fn snapshots_fail(&self) -> bool {
+        let failure = self.pass.status.snapshot_failure.as_ref();
+        let lately = failure.is_some_and(|failure| self.since(Some(failure.time.0)) < SNAPSHOT_PAUSE);
+        let always = self.plan.outline.snapshots.policy == SnapshotPolicy::Always;
+        (lately || self.stages.snapshot_failure.is_some()) && !always
+    }
+}

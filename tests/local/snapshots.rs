@@ -1,0 +1,69 @@
+//! Snapshots without a cluster: what ran once before a copy does not run again while what it was made from is the same.
+
+use std::fs;
+
+use crate::support::{Machine, layer_texts, users};
+
+/// Two cuts, each behind a command that leaves something that is never the same twice; the first also removes, links and opens.
+const DOCKERFILE: &str = "FROM BUILDER AS build\n\
+    RUN cat /proc/sys/kernel/random/uuid >/first && ln /first /hard && mkdir -m 1777 /open && rm -r /gone && busybox chmod 4711 /first\n\
+    COPY lock /lock\n\
+    RUN cat /proc/sys/kernel/random/uuid >/second\n\
+    COPY . /src\n\
+    RUN cat /first /second /lock /src/input >/seen && stat -c %h%a /first >>/seen && stat -c %a /open >>/seen && ls -d /gone 2>>/seen || true\n\
+    FROM scratch\nCOPY --from=build /seen /seen\n";
+
+/// Builds with a policy; gives the lines of the image's `/seen`.
+fn build(machine: &Machine, policy: &str, arguments: &[&str]) -> Vec<String> {
+    machine.resource(&format!(
+        "  dockerfile: {{path: Dockerfile, snapshots: {{policy: {policy}}}}}\n  destination: {{repository: {{registry}}/app}}\n"
+    ));
+    let _ = fs::remove_dir_all(machine.path("home/layout"));
+    machine.build(&[&["--output", "oci:../home/layout"], arguments].concat());
+    let texts = layer_texts(&machine.path("home/layout"));
+    texts.into_iter().find(|(path, _)| path == "seen").unwrap().1.lines().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn only_what_a_change_reaches_runs_again() {
+    for user in users() {
+        let machine = Machine::new(user).await;
+        machine.push_plain_builder().await;
+        machine.file("Dockerfile", &DOCKERFILE.replace("BUILDER", &format!("{}/builder:1", machine.registry.host)));
+        machine.file("lock", "one\n");
+        machine.file("input", "source\n");
+        let first = build(&machine, "Always", &[]);
+        assert_eq!(first[2..], ["one", "source", "24711", "1777", "ls: /gone: No such file or directory"]);
+
+        machine.file("input", "changed\n");
+        let changed = build(&machine, "Always", &[]);
+        assert_eq!((&changed[..2], &changed[3]), (&first[..2], &"changed".to_owned()));
+        assert_eq!(changed[4..], first[4..], "modes, links and deletions are as they were");
+
+        machine.file("lock", "two\n");
+        let other = build(&machine, "Always", &[]);
+        assert_eq!((&other[0], &other[2]), (&first[0], &"two".to_owned()));
+        assert_ne!(other[1], first[1], "what was made from another file is made anew");
+        machine.file("lock", "one\n");
+        machine.file("input", "again\n");
+        assert_eq!(build(&machine, "Always", &[])[..2], first[..2]);
+
+        let forced = build(&machine, "Always", &["--no-cache"]);
+        assert!(forced[0] != first[0] && forced[1] != first[1]);
+        machine.file("input", "once more\n");
+        assert_eq!(build(&machine, "Always", &[])[..2], forced[..2], "a forced build makes new ones");
+        machine.file("input", "and never\n");
+        let never = build(&machine, "Never", &[]);
+        assert!(never[0] != forced[0] && never[1] != forced[1]);
+        machine.file("input", "nothing worth it\n");
+        machine.file(
+            "Dockerfile",
+            &DOCKERFILE.replace("BUILDER", &format!("{}/builder:1", machine.registry.host)).replace("/hard", "/hard2"),
+        );
+        let quick = [build(&machine, "Auto", &[]), {
+            machine.file("input", "still nothing\n");
+            build(&machine, "Auto", &[])
+        }];
+        assert_ne!(quick[0][0], quick[1][0], "a command that takes no time is not kept");
+    }
+}
