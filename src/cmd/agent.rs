@@ -20,7 +20,7 @@ use snapshots::Snapshots;
 use tokio::net::UnixListener;
 
 use crate::{
-    cmd::wrapper::{FINISHED, serve_outputs},
+    cmd::wrapper::{FINISHED, Origin, serve_outputs},
     domain::{
         recipe::Step,
         snapshot::SnapshotTask,
@@ -122,7 +122,8 @@ async fn without_wrapper<B: Backend>(
     let (ours, theirs) = pair.map_err(|error| internal("failed to make a socket", &error))?;
     let (outputs, ignore) = (task.recipe.outputs.clone(), inputs::ignore_of(&task.recipe)?);
     let server = tokio::task::spawn_blocking(move || {
-        serve_outputs(&mut Channel::new(theirs), &source, Scope::Source, (&outputs, &ignore))
+        let from = Origin { root: &source, scope: Scope::Source, ignore: &ignore, changes: None };
+        serve_outputs(&mut Channel::new(theirs), &from, &outputs)
     });
     let channel = Channel::new(ours);
     let hangup = channel.hangup();

@@ -29,6 +29,7 @@ use crate::{
         net::carried_roots,
         rooted,
         signals::Termination,
+        snapshot::{Changes, Times},
         socket::{Channel, SocketError},
         steps::{Interrupt, Process, Steps, TERMINATED},
         transient::{ASIDE, Transient},
@@ -93,26 +94,34 @@ fn session(settings: &WrapperSettings, interrupt: &Arc<Interrupt>) -> anyhow::Re
         Err(error) => bail!(error),
         Ok(_) => bail!(SocketError::Unexpected("before the setup")),
     };
-    if let Some(code) = steps(settings, &setup, &mut channel, interrupt)? {
-        return Ok(code);
-    }
+    let changes = match steps(settings, &setup, &mut channel, interrupt)? {
+        Ended::Failed(code) => return Ok(code),
+        Ended::Well(changes) => changes,
+    };
     channel.send(&Frame::Done)?;
-    if let Some(failure) =
-        serve_outputs(&mut channel, &settings.root, Scope::Container, (&setup.outputs, &Ignore::default()))?
-    {
+    let from = Origin { root: &settings.root, scope: Scope::Container, ignore: &Ignore::default(), changes };
+    if let Some(failure) = serve_outputs(&mut channel, &from, &setup.outputs)? {
         last_words(settings, &describe(&failure));
         return Ok(1);
     }
     Ok(0)
 }
 
-/// Goes through the steps; gives the exit code when one fails, of which the agent then knows.
+/// How the steps ended.
+enum Ended {
+    /// The exit code of the one that failed, of which the agent knows.
+    Failed(i32),
+    /// All were done; what they changed, where that was asked for.
+    Well(Option<Changes>),
+}
+
+/// Goes through the steps.
 fn steps(
     settings: &WrapperSettings,
     setup: &Setup,
     channel: &mut Channel,
     interrupt: &Arc<Interrupt>,
-) -> anyhow::Result<Option<i32>> {
+) -> anyhow::Result<Ended> {
     // Steps may run as the same user: what our own environment holds, secrets of other steps, is not theirs to read.
     let sealed = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     sealed.context("failed to close this process to others")?;
@@ -122,7 +131,7 @@ fn steps(
     let mut runner = Steps::start(environment(std::env::vars_os(), home.as_os_str(), ca_file), Arc::clone(interrupt))?;
     let mut failure = None;
     let mut transient = Transient::default();
-    let mut keeper = Keeper::new(&settings.root, &setup.snapshots);
+    let mut keeper = Keeper::new(&settings.root, setup);
     for (index, step) in setup.steps.iter().enumerate().skip(setup.snapshots.start) {
         keeper.keep(index, channel)?;
         failure = match step {
@@ -144,7 +153,14 @@ fn steps(
         }
     }
     let log = runner.finish().context("failed to end what the steps left running")?;
-    let Some(failure) = failure else { return Ok(None) };
+    let changes = match failure {
+        Some(failure) => Err(failure),
+        None => keeper.changes(&setup.outputs).map_err(|error| WrapperFailure::Files { message: error.to_string() }),
+    };
+    let failure = match changes {
+        Ok(changes) => return Ok(Ended::Well(changes)),
+        Err(failure) => failure,
+    };
     let code = match &failure {
         WrapperFailure::Step { exit_code, .. } => {
             last_words(settings, &log_tail(&log, setup));
@@ -157,7 +173,7 @@ fn steps(
     };
     // The code counts even when the agent is gone.
     let _ = channel.send(&Frame::Failed(failure));
-    Ok(Some(code))
+    Ok(Ended::Failed(code))
 }
 
 /// Runs one process with what it has for itself alone.
@@ -241,12 +257,23 @@ fn copy(
     Ok(result.err().map(|error| WrapperFailure::Files { message: error.to_string() }))
 }
 
+/// Where outputs are taken from.
+pub struct Origin<'a> {
+    /// Paths are below it.
+    pub root: &'a Path,
+    /// Whether it is a container or a source.
+    pub scope: Scope,
+    /// What of it is not seen.
+    pub ignore: &'a Ignore,
+    /// What was changed in it, for outputs of all changes.
+    pub changes: Option<Changes>,
+}
+
 /// Sends outputs as often as the agent asks, until it says that all is done. Gives why nothing more can be sent.
 pub fn serve_outputs(
     channel: &mut Channel,
-    root: &Path,
-    scope: Scope,
-    (outputs, ignore): (&[Output], &Ignore),
+    from: &Origin<'_>,
+    outputs: &[Output],
 ) -> Result<Option<WrapperFailure>, SocketError> {
     loop {
         let index = match channel.receive()? {
@@ -256,11 +283,16 @@ pub fn serve_outputs(
         };
         let output = usize::try_from(index).ok().and_then(|index| outputs.get(index));
         let output = output.ok_or(SocketError::Unexpected("an output that does not exist"))?;
-        let result = collect(root, &output.items, output.parents, scope, ignore).and_then(|tree| {
-            let mut writer = channel.data_writer();
-            collect::write(&tree, &mut writer)?;
-            writer.finish().map_err(|error| CollectError::Write { source: io::Error::other(error) })
-        });
+        let mut writer = channel.data_writer();
+        let written = match from.changes.as_ref().filter(|_| output.changes) {
+            Some(changes) => {
+                changes.write(from.root, Times::Zero, &mut writer).map_err(|source| CollectError::Write { source })
+            }
+            None => collect(from.root, &output.items, output.parents, from.scope, from.ignore)
+                .and_then(|tree| collect::write(&tree, &mut writer).map(drop)),
+        };
+        let result = written
+            .and_then(|()| writer.finish().map_err(|error| CollectError::Write { source: io::Error::other(error) }));
         if let Err(error) = result {
             let failure = failure(error);
             channel.send(&Frame::Failed(failure.clone()))?;

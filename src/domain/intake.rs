@@ -176,7 +176,7 @@ mod tests {
     }
 
     fn output(parents: Parents) -> Output {
-        Output { items: vec![item("/app", None), item("/usr/bin/tool", Some(0o4755)), item("/data/", None)], parents }
+        Output::copies(vec![item("/app", None), item("/usr/bin/tool", Some(0o4755)), item("/data/", None)], parents)
     }
 
     fn entry(path: &str, kind: Kind) -> Entry {

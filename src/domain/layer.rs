@@ -12,7 +12,7 @@ use std::{
 use super::{
     artifact::{FileSize, OutputReport},
     tree::{Entry, Kind},
-    value::DigestHasher,
+    value::{Digest, DigestHasher},
 };
 
 const BLOCK: usize = 512;
@@ -29,39 +29,63 @@ pub struct LayerWriter<W: Write> {
     /// Bytes of the current file that are still to come, and the padding after them.
     open: u64,
     padding: usize,
+    counted: Counted,
+}
+
+/// What was seen of a layer's files.
+#[derive(Debug, Default)]
+pub struct Counted {
     size: u64,
     file_count: u64,
     largest: BTreeSet<(u64, Reverse<String>)>,
 }
 
+impl Counted {
+    /// Takes one more regular file, whose path is absolute.
+    pub fn file(&mut self, path: String, size: u64) {
+        self.file_count += 1;
+        self.size = self.size.saturating_add(size);
+        self.largest.insert((size, Reverse(path)));
+        if self.largest.len() > LARGEST {
+            self.largest.pop_first();
+        }
+    }
+
+    /// Takes one more name of a file.
+    pub fn hard_link(&mut self) {
+        self.file_count += 1;
+    }
+
+    /// The report of a layer that unpacks to `diff_id`.
+    #[must_use]
+    pub fn report(self, diff_id: Digest) -> OutputReport {
+        let largest = self.largest.into_iter().rev();
+        OutputReport {
+            diff_id,
+            size: self.size,
+            file_count: self.file_count,
+            largest_files: largest.map(|(size, Reverse(path))| FileSize { path, size }).collect(),
+        }
+    }
+}
+
 impl<W: Write> LayerWriter<W> {
     /// Writes nothing yet.
     pub fn new(sink: W) -> Self {
-        Self {
-            sink,
-            hasher: DigestHasher::default(),
-            open: 0,
-            padding: 0,
-            size: 0,
-            file_count: 0,
-            largest: BTreeSet::new(),
-        }
+        Self { sink, hasher: DigestHasher::default(), open: 0, padding: 0, counted: Counted::default() }
     }
 
     /// Writes an entry's header. The bytes of a regular file follow by [`LayerWriter::content`].
     pub fn entry(&mut self, entry: &Entry) -> io::Result<()> {
         self.close()?;
-        if matches!(entry.kind, Kind::File(_) | Kind::HardLink(_)) {
-            self.file_count += 1;
-        }
-        if let Kind::File(size) = entry.kind {
-            self.open = size;
-            self.padding = usize::try_from(size % BLOCK as u64).map_or(0, |used| (BLOCK - used) % BLOCK);
-            self.size += size;
-            self.largest.insert((size, Reverse(entry.path.to_string())));
-            if self.largest.len() > LARGEST {
-                self.largest.pop_first();
+        match entry.kind {
+            Kind::File(size) => {
+                self.open = size;
+                self.padding = usize::try_from(size % BLOCK as u64).map_or(0, |used| (BLOCK - used) % BLOCK);
+                self.counted.file(entry.path.to_string(), size);
             }
+            Kind::HardLink(_) => self.counted.hard_link(),
+            Kind::Directory | Kind::Symlink(_) => {}
         }
         self.put(&header(entry))
     }
@@ -78,13 +102,7 @@ impl<W: Write> LayerWriter<W> {
     pub fn finish(mut self) -> io::Result<(OutputReport, W)> {
         self.close()?;
         self.put(&[0; 2 * BLOCK])?;
-        let largest = self.largest.into_iter().rev();
-        let report = OutputReport {
-            diff_id: self.hasher.finish(),
-            size: self.size,
-            file_count: self.file_count,
-            largest_files: largest.map(|(size, Reverse(path))| FileSize { path, size }).collect(),
-        };
+        let report = self.counted.report(self.hasher.finish());
         Ok((report, self.sink))
     }
 
@@ -221,7 +239,7 @@ mod tests {
     use std::io::Read;
 
     use super::*;
-    use crate::domain::{recipe::Owner, tree::TreePath, value::Digest};
+    use crate::domain::{recipe::Owner, tree::TreePath};
 
     fn entry(path: &[u8], kind: Kind) -> Entry {
         Entry { path: TreePath::new(path).unwrap(), kind, mode: 0o644, owner: Owner::default() }

@@ -163,6 +163,23 @@ pub struct Output {
     pub items: Vec<CopyItem>,
     /// Which directories above the destinations the layer itself holds.
     pub parents: Parents,
+    /// In place of items: all that the steps have changed in the container, deletions too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub changes: bool,
+}
+
+impl Output {
+    /// Copies out of the container.
+    #[must_use]
+    pub fn copies(items: Vec<CopyItem>, parents: Parents) -> Self {
+        Self { items, parents, changes: false }
+    }
+
+    /// All that the steps have changed.
+    #[must_use]
+    pub fn changes() -> Self {
+        Self { items: Vec::new(), parents: Parents::None, changes: true }
+    }
 }
 
 /// Which parent directories an output's layer carries.
@@ -320,7 +337,7 @@ mod tests {
                     offline: false,
                 },
             ],
-            outputs: vec![Output { items: vec![item("/workspace/app", "/app")], parents: Parents::All }],
+            outputs: vec![Output::copies(vec![item("/workspace/app", "/app")], Parents::All)],
         }
     }
 
@@ -337,7 +354,7 @@ mod tests {
 
     #[test]
     fn every_input_changes_the_key() {
-        let changes: [(&str, fn(&mut Recipe)); 17] = [
+        let changes: [(&str, fn(&mut Recipe)); 18] = [
             ("format", |r| r.format += 1),
             ("platform", |r| r.platform = Platform::linux("arm64")),
             ("image", |r| r.image = Some(Digest::of(b"other"))),
@@ -368,6 +385,7 @@ mod tests {
             }),
             ("output mode", |r| r.outputs[0].items[0].mode = Some(0o755)),
             ("output owner", |r| r.outputs[0].items[0].owner = None),
+            ("output changes", |r| r.outputs[0].changes = true),
             ("output parents", |r| r.outputs[0].parents = Parents::Unusual),
         ];
         let base = recipe();

@@ -169,10 +169,12 @@ impl Plan {
     /// Where `stage` can be cut, in order: before a copy that something has run ahead of. Behind a copy that changes with nearly
     /// every revision there is no cut: its snapshots would be made and never used.
     ///
-    /// Only what lies in the container's own file system can be kept: a volume at [`super::plan::WORKSPACE`] cannot.
+    /// Only what lies in the container's own file system can be kept: a volume at [`super::plan::WORKSPACE`] cannot. A stage that
+    /// gives all its changes must begin with its builder image.
     #[must_use]
     fn cuts(&self, stage: &StagePlan) -> Vec<usize> {
-        if stage.account != Account::Root || self.outline.snapshots.policy == SnapshotPolicy::Never {
+        let whole = stage.outputs.iter().any(|output| output.changes);
+        if whole || stage.account != Account::Root || self.outline.snapshots.policy == SnapshotPolicy::Never {
             return Vec::new();
         }
         let moves = |input: usize| stage.inputs.get(input).is_none_or(|from| self.uses_source(&from.stage));

@@ -283,8 +283,16 @@ mod tests {
         for text in ["short".to_owned(), "\u{1}\"\\".repeat(400), "ü".repeat(2000)] {
             let failure = AgentFailure { exit_code: Some(1), ..AgentFailure::new(FailureReason::Internal, text) };
             let digest = Some(Digest::of(b""));
-            let message =
-                AgentMessage { artifact: digest, source: digest, failure: Some(failure), ..AgentMessage::default() };
+            let prefixes = digest.map(|source| Prefix { step: usize::MAX, source });
+            let message = AgentMessage {
+                artifact: digest,
+                source: digest,
+                source_time: Some(i64::MAX),
+                prefixes: prefixes.into_iter().cycle().take(3).collect(),
+                made: digest.map(|artifact| Made { artifact, steps: vec![usize::MAX; 3] }),
+                failure: Some(failure),
+                ..AgentMessage::default()
+            };
             assert!(message.text().len() <= 1000, "{}", message.text());
             assert!(serde_json::from_str::<AgentMessage>(&message.text()).is_ok());
         }

@@ -1,6 +1,9 @@
 //! The cluster: reads what belongs to a MinimalImage, writes Jobs, status and Events. One field manager, no decisions.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use k8s_openapi::api::{
     batch::v1::Job,
@@ -29,15 +32,19 @@ pub const FIELD_MANAGER: &str = "minimalimage";
 #[derive(Clone)]
 pub struct Cluster {
     client: Client,
-    recorder: Recorder,
+    /// By resource, reason and message: the library counts Events that are equal but for their message as one, with the first
+    /// one's message.
+    recorders: Arc<Mutex<HashMap<String, Recorder>>>,
 }
+
+/// So many messages are remembered; a message that is forgotten becomes an Event of its own.
+const RECORDERS: usize = 1000;
 
 impl Cluster {
     /// The cluster behind `client`.
     #[must_use]
     pub fn new(client: Client) -> Self {
-        let reporter = Reporter { controller: FIELD_MANAGER.into(), instance: None };
-        Self { recorder: Recorder::new(client.clone(), reporter), client }
+        Self { client, recorders: Arc::default() }
     }
 
     /// The Jobs of `image` and how far they are.
@@ -120,9 +127,20 @@ impl Cluster {
             action: "Build".into(),
             secondary: None,
         };
-        if let Err(error) = self.recorder.publish(&event, &image.object_ref(&())).await {
+        let recorder = self.recorder(&format!("{:?} {} {}", image.uid(), event.reason, note.message));
+        if let Err(error) = recorder.publish(&event, &image.object_ref(&())).await {
             tracing::warn!(%error, "failed to record an event");
         }
+    }
+
+    /// The recorder that counts Events with this text.
+    fn recorder(&self, text: &str) -> Recorder {
+        let mut recorders = self.recorders.lock().unwrap_or_else(PoisonError::into_inner);
+        if recorders.len() >= RECORDERS {
+            recorders.clear();
+        }
+        let new = || Recorder::new(self.client.clone(), Reporter { controller: FIELD_MANAGER.into(), instance: None });
+        recorders.entry(text.to_owned()).or_insert_with(new).clone()
     }
 
     /// The generation that the API server has now; none when the resource is gone or being deleted.

@@ -9,7 +9,7 @@ use crate::{
         artifact::{Layer, OutputReport},
         gzip::ParallelGzip,
         intake::{Allowance, Intake, IntakeError},
-        layer::LayerWriter,
+        layer::{Counted, LayerWriter},
         layer_reader::{LayerError, LayerReader},
         media_type,
         recipe::Output,
@@ -19,6 +19,10 @@ use crate::{
     },
     shell::socket::{Channel, DataReader, SocketError},
 };
+
+const BLOCK: usize = 512;
+/// Linux' own bound (PATH_MAX), in whole blocks.
+const LONGEST_NAME: u64 = 4096 + 512;
 
 /// Why an output did not become a layer.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +64,9 @@ pub fn pack(
     sink: impl Write,
 ) -> Result<Packed, PackError> {
     channel.send(&Frame::SendOutput(index))?;
+    if output.changes {
+        return pack_archive(channel, allowance, threads, sink);
+    }
     let mut archive = LayerReader::new(channel.data_reader());
     let result = transform(&mut archive, output, allowance, threads, sink);
     // A stream that ended in another way than it should explains every other error.
@@ -109,11 +116,11 @@ fn transform(
     Ok(Packed { layer, report, used: intake.used() })
 }
 
-/// Takes the archive of a snapshot that was announced, to its end whatever is in it, and writes its compressed layer to `sink`.
+/// Takes an archive of changes, to its end whatever is in it, and writes its compressed layer to `sink`.
 ///
-/// Its bytes are those that came: what is in it is for containers of the same stage alone, but it must be an archive of files,
-/// within `allowance`.
-pub fn pack_snapshot(
+/// Its bytes are those that came: what is in it is for the container that sent it, or for an image that is that container. But it
+/// must be an archive of files, within `allowance`.
+pub fn pack_archive(
     channel: &mut Channel,
     allowance: Allowance,
     threads: usize,
@@ -125,7 +132,7 @@ pub fn pack_snapshot(
     match (reader.stop(), result) {
         (Some(Ok(Frame::DataEnd)) | None, result) => result,
         (Some(Ok(Frame::Failed(failure))), _) => Err(PackError::Refused(failure)),
-        (Some(Ok(_)), _) => Err(SocketError::Unexpected("within a snapshot").into()),
+        (Some(Ok(_)), _) => Err(SocketError::Unexpected("within an archive of changes").into()),
         (Some(Err(error)), _) => Err(error.into()),
     }
 }
@@ -139,42 +146,56 @@ fn compressed(
     let hashing = Hashing { hasher: DigestHasher::default(), sink };
     let gzip = ParallelGzip::new(hashing, threads).map_err(PackError::Write)?;
     let mut plain = Hashing { hasher: DigestHasher::default(), sink: gzip };
-    let (size, file_count) = pass_on(archive, &mut plain, allowance)?;
+    let counted = pass_on(archive, &mut plain, allowance)?;
     let used = plain.hasher.count();
-    let diff_id = plain.hasher.finish();
+    let report = counted.report(plain.hasher.finish());
     let mut hashing = plain.sink.finish().map_err(PackError::Write)?;
     hashing.sink.flush().map_err(PackError::Write)?;
     let layer = Layer {
         media_type: media_type::LAYER.into(),
         compressed_size: hashing.hasher.count(),
         digest: hashing.hasher.finish(),
-        diff_id,
-        size,
+        diff_id: report.diff_id,
+        size: report.size,
     };
-    Ok(Packed { layer, report: OutputReport { diff_id, size, file_count, largest_files: Vec::new() }, used })
+    Ok(Packed { layer, report, used })
 }
 
-/// Copies an archive, looking at its headers; gives the bytes and the number of its files.
-fn pass_on(from: &mut impl Read, to: &mut impl Write, allowance: Allowance) -> Result<(u64, u64), PackError> {
-    const BLOCK: u64 = 512;
-    let (mut size, mut files, mut entries, mut used) = (0, 0, 0, 0_u64);
-    let mut block = [0; 512];
+/// Copies an archive, looking at its headers; gives what is in it, but for its digest.
+fn pass_on(from: &mut impl Read, to: &mut impl Write, allowance: Allowance) -> Result<Counted, PackError> {
+    let mut counted = Counted::default();
+    let (mut entries, mut used) = (0, 0_u64);
+    let mut block = [0; BLOCK];
+    let mut long_name = None;
     loop {
         let header = next_header(from, &mut block)?;
         to.write_all(&block).map_err(PackError::Write)?;
         let Some((kind, length)) = header else { break };
-        used = used.saturating_add(length).saturating_add(BLOCK);
+        used = used.saturating_add(length).saturating_add(BLOCK as u64);
         if used > allowance.bytes {
             return Err(IntakeError::TooLarge.into());
         }
+        let padded = length.next_multiple_of(BLOCK as u64);
         match kind {
-            EntryType::Regular => {
-                (files, entries) = (files + 1, entries + 1);
-                size += length;
+            EntryType::GNULongName if padded <= LONGEST_NAME => {
+                let mut name = Vec::new();
+                from.take(padded).read_to_end(&mut name).map_err(LayerError::Read)?;
+                to.write_all(&name).map_err(PackError::Write)?;
+                long_name = name.split(|byte| *byte == 0).next().map(<[u8]>::to_vec);
+                continue;
             }
-            EntryType::Directory | EntryType::Symlink | EntryType::Link => entries += 1,
             // About the next entry.
-            EntryType::XHeader | EntryType::GNULongName | EntryType::GNULongLink => {}
+            EntryType::XHeader | EntryType::GNULongLink => {}
+            EntryType::Regular | EntryType::Directory | EntryType::Symlink | EntryType::Link => {
+                entries += 1;
+                let name =
+                    long_name.take().unwrap_or_else(|| Header::from_byte_slice(&block).path_bytes().into_owned());
+                match kind {
+                    EntryType::Regular => counted.file(format!("/{}", String::from_utf8_lossy(&name)), length),
+                    EntryType::Link => counted.hard_link(),
+                    _ => {}
+                }
+            }
             other => {
                 let kind = char::from(other.as_byte()).escape_default().next().unwrap_or('?');
                 return Err(LayerError::Kind { kind, name: String::new() }.into());
@@ -183,7 +204,6 @@ fn pass_on(from: &mut impl Read, to: &mut impl Write, allowance: Allowance) -> R
         if entries > allowance.entries {
             return Err(IntakeError::TooMany(allowance.entries).into());
         }
-        let padded = length.next_multiple_of(BLOCK);
         if io::copy(&mut from.take(padded), to).map_err(PackError::Write)? < padded {
             return Err(LayerError::Truncated.into());
         }
@@ -191,16 +211,16 @@ fn pass_on(from: &mut impl Read, to: &mut impl Write, allowance: Allowance) -> R
     // The second empty block.
     from.read_exact(&mut block).map_err(LayerError::Read)?;
     to.write_all(&block).map_err(PackError::Write)?;
-    if block != [0; 512] || from.read(&mut block).map_err(LayerError::Read)? > 0 {
+    if block != [0; BLOCK] || from.read(&mut block).map_err(LayerError::Read)? > 0 {
         return Err(LayerError::Trailing.into());
     }
-    Ok((size, files))
+    Ok(counted)
 }
 
 /// Kind and length of the next entry; none at the end.
-fn next_header(from: &mut impl Read, block: &mut [u8; 512]) -> Result<Option<(EntryType, u64)>, LayerError> {
+fn next_header(from: &mut impl Read, block: &mut [u8; BLOCK]) -> Result<Option<(EntryType, u64)>, LayerError> {
     from.read_exact(block)?;
-    if *block == [0; 512] {
+    if *block == [0; BLOCK] {
         return Ok(None);
     }
     let header = Header::from_byte_slice(block);

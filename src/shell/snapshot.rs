@@ -44,6 +44,15 @@ pub struct Changes {
     pub bytes: u64,
 }
 
+/// What an archive says of when files were changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Times {
+    /// As it was: build tools look at it.
+    Kept,
+    /// Nothing, so that the same files are the same bytes.
+    Zero,
+}
+
 impl Scan {
     /// Looks at everything below `root` that is no mount of its own.
     ///
@@ -147,7 +156,7 @@ impl Changes {
     ///
     /// # Errors
     /// When a file cannot be read, or `sink` takes no more.
-    pub fn write(&self, root: &Path, sink: impl Write) -> io::Result<()> {
+    pub fn write(&self, root: &Path, times: Times, sink: impl Write) -> io::Result<()> {
         let mut archive = Builder::new(sink);
         let mut links: HashMap<(u64, u64), &Path> = HashMap::new();
         for path in &self.removed {
@@ -168,49 +177,55 @@ impl Changes {
             if metadata.nlink() > 1 && metadata.is_file() {
                 match links.entry((metadata.dev(), metadata.ino())) {
                     std::collections::hash_map::Entry::Occupied(first) => {
-                        let mut header = header(&metadata, EntryType::Link);
+                        let mut header = header(&metadata, times, EntryType::Link);
                         archive.append_link(&mut header, path, first.get())?;
                         continue;
                     }
                     std::collections::hash_map::Entry::Vacant(place) => drop(place.insert(path)),
                 }
             }
-            append(&mut archive, path, &full, &metadata)?;
+            append(&mut archive, path, &full, (&metadata, times))?;
         }
         archive.into_inner()?.flush()
     }
 }
 
-fn append(archive: &mut Builder<impl Write>, path: &Path, full: &Path, metadata: &Metadata) -> io::Result<()> {
-    let records = records(full, metadata)?;
+fn append(
+    archive: &mut Builder<impl Write>,
+    path: &Path,
+    full: &Path,
+    (metadata, times): (&Metadata, Times),
+) -> io::Result<()> {
+    let records = records(full, metadata, times)?;
     archive.append_pax_extensions(records.iter().map(|(key, value)| (key.as_str(), &value[..])))?;
     if metadata.is_dir() {
-        archive.append_data(&mut header(metadata, EntryType::Directory), path, io::empty())
+        archive.append_data(&mut header(metadata, times, EntryType::Directory), path, io::empty())
     } else if metadata.is_symlink() {
-        archive.append_link(&mut header(metadata, EntryType::Symlink), path, fs::read_link(full)?)
+        archive.append_link(&mut header(metadata, times, EntryType::Symlink), path, fs::read_link(full)?)
     } else {
-        let mut header = header(metadata, EntryType::Regular);
+        let mut header = header(metadata, times, EntryType::Regular);
         header.set_size(metadata.len());
         let content = File::open(full)?.take(metadata.len());
         archive.append_data(&mut header, path, content)
     }
 }
 
-fn header(metadata: &Metadata, kind: EntryType) -> Header {
+fn header(metadata: &Metadata, times: Times, kind: EntryType) -> Header {
     let mut header = Header::new_gnu();
     header.set_entry_type(kind);
     header.set_mode(metadata.mode() & 0o7777);
     header.set_uid(u64::from(metadata.uid()));
     header.set_gid(u64::from(metadata.gid()));
-    header.set_mtime(u64::try_from(metadata.mtime()).unwrap_or_default());
+    let time = if times == Times::Kept { metadata.mtime() } else { 0 };
+    header.set_mtime(u64::try_from(time).unwrap_or_default());
     header.set_size(0);
     header
 }
 
 /// What a header has no room for: build tools compare times below a second, and capabilities are attributes.
-fn records(full: &Path, metadata: &Metadata) -> io::Result<Vec<(String, Vec<u8>)>> {
+fn records(full: &Path, metadata: &Metadata, times: Times) -> io::Result<Vec<(String, Vec<u8>)>> {
     let mut records = Vec::new();
-    if metadata.mtime() >= 0 && metadata.mtime_nsec() != 0 {
+    if times == Times::Kept && metadata.mtime() >= 0 && metadata.mtime_nsec() != 0 {
         let time = format!("{}.{:09}", metadata.mtime(), metadata.mtime_nsec());
         records.push(("mtime".to_owned(), time.into_bytes()));
     }

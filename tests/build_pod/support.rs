@@ -275,7 +275,7 @@ pub fn shell(line: &str) -> Step {
 }
 
 pub fn output(source: &str, destination: &str) -> Output {
-    Output { items: vec![item(source, destination)], parents: Parents::All }
+    Output::copies(vec![item(source, destination)], Parents::All)
 }
 
 pub fn task(steps: Vec<Step>, outputs: Vec<Output>) -> StageTask {

@@ -2,9 +2,9 @@
 
 use std::{fs, process::Command};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::fixture::World;
+use crate::fixture::{Repository, World, message};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -62,6 +62,8 @@ async fn every_example_becomes_an_image_that_does_what_its_readme_says() {
             "base-image" => (Some("world\n"), 20_000_000),
             "java" => (Some("hello from Java 17\n"), 500_000_000),
             "dockerfile-four-stages" => (Some("greetings from C\nline 1\nline 2\nline 3\n"), 4_000_000),
+            // They have a test of their own below.
+            "dockerfile-apt" => continue,
             other => panic!("say here what the example {other} does"),
         };
         let manifest = manifest(name);
@@ -81,4 +83,51 @@ async fn every_example_becomes_an_image_that_does_what_its_readme_says() {
         }
     }
     fs::remove_dir_all(std::env::temp_dir().join(format!("minimalimage-examples-{}", std::process::id()))).unwrap();
+}
+
+/// The Dockerfiles that everybody begins with: packages are installed, the program is built, and all of that is the image; and
+/// the same with a stage behind it that takes the program alone.
+#[tokio::test]
+async fn the_large_dockerfile_is_refused_and_the_small_one_installs_packages_once() {
+    let world = World::with_security("examples-apt", "baseline").await;
+    let directory = tempfile::tempdir().unwrap();
+    let context = directory.path().join("dockerfile-apt");
+    examples(&["copy", "dockerfile-apt", context.to_str().unwrap()]);
+    let repository = Repository::new("examples-apt");
+    let commit = |program: &str| {
+        let read = |name: &str| fs::read_to_string(context.join(name)).unwrap();
+        let [small, large] = ["Dockerfile", "Dockerfile.single"].map(read);
+        repository.commit(&[("Dockerfile", &small), ("Dockerfile.single", &large), ("main.go", program)]);
+    };
+    let program = fs::read_to_string(context.join("main.go")).unwrap();
+    commit(&program);
+    let spec = |dockerfile: Value, name: &str| {
+        json!({
+            "interval": "1h", "source": {"git": {"url": repository.url}}, "dockerfile": dockerfile,
+            "destination": {"repository": world.repository(name)}
+        })
+    };
+    world.apply("large", spec(json!({"path": "Dockerfile.single"}), "large")).await;
+    let refused = message(&world.ended("large", "FinalStageNotMinimal").await);
+    assert!(refused.contains("Dockerfile.single:2:1") && refused.contains("COPY --from=build"), "{refused}");
+
+    world.apply("small", spec(json!({}), "small")).await;
+    let status = world.ready("small").await;
+    let image = status.image.clone().unwrap();
+    assert!(image.size < 1_900_000, "{image:?}");
+    assert_eq!(world.run("small", &image.reference).await, "42\n");
+    world.told("SnapshotKept", 1).await;
+    commit(&program.replace("6 * 7", "7 * 7"));
+    let changed = world.built_again("small", "1").await;
+    let [before, after] = [&status, &changed].map(|status| status.stages[0].steps_milliseconds.unwrap());
+    println!("steps with the packages {before} ms, behind the snapshot {after} ms");
+    assert!(changed.stages[0].snapshot.is_some());
+    assert_eq!(world.run("changed", &changed.image.unwrap().reference).await, "49\n");
+
+    let allowed = json!({"path": "Dockerfile.single", "allowLargeBase": true});
+    world.apply("large", spec(allowed, "large")).await;
+    let image = world.ready("large").await.image.unwrap();
+    println!("large: {}, small: {}", image.display_size, status.image.unwrap().display_size);
+    assert!(image.size > 500_000_000 && image.layers.len() == 2, "{image:?}");
+    assert_eq!(world.run("large", &image.reference).await, "49\n");
 }

@@ -67,3 +67,37 @@ async fn only_what_a_change_reaches_runs_again() {
         assert_ne!(quick[0][0], quick[1][0], "a command that takes no time is not kept");
     }
 }
+
+#[tokio::test]
+async fn a_last_stage_that_may_be_large_is_the_image_with_all_that_it_changed() {
+    let text = "FROM BUILDER\nRUN rm -r /gone /emptied && echo made >/made && busybox chmod 4755 /made && ln /made /linked\n\
+                COPY input /copied/\nENV A=1\nUSER builder\nWORKDIR /work/dir\nENTRYPOINT [\"/bin/sh\"]\n";
+    let mut digests = Vec::new();
+    for user in users() {
+        let machine = Machine::new(user).await;
+        machine.push_plain_builder().await;
+        machine.file("Dockerfile", &text.replace("BUILDER", &format!("{}/builder:1", machine.registry.host)));
+        machine.file("input", "words");
+        let resource = |allowed: bool| {
+            machine.resource(&format!(
+                "  dockerfile: {{path: Dockerfile, allowLargeBase: {allowed}}}\n  destination: {{repository: {{registry}}/app}}\n"
+            ));
+        };
+        resource(false);
+        let refused = machine.refusal(&[]);
+        assert!(refused.contains("Dockerfile:2:1") && refused.contains("allowLargeBase"), "{refused}");
+        resource(true);
+        let result = machine.build(&["--output", "oci:../home/layout"]);
+        let texts = layer_texts(&machine.path("home/layout"));
+        let paths: Vec<_> = texts.iter().map(|(path, _)| path.as_str()).collect();
+        for path in [".wh.gone", ".wh.emptied", "made", "linked", "copied/input", "work/dir"] {
+            assert!(paths.contains(&path) || paths.contains(&format!("{path}/").as_str()), "{path}: {paths:?}");
+        }
+        assert!(paths.contains(&"bin/busybox"), "the builder image is below");
+        assert_eq!(result["layers"].as_array().unwrap().len(), 2, "{result}");
+        digests.push(machine.build(&["--no-cache"])["digest"].clone());
+        assert_eq!(result["digest"], digests[digests.len() - 1], "the same steps give the same bytes");
+    }
+    digests.dedup();
+    assert_eq!(digests.len(), 1, "{digests:?}");
+}

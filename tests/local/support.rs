@@ -211,7 +211,7 @@ impl Machine {
     }
 }
 
-/// Every text file of the image in `layout`, lowest layer first.
+/// Every entry of the image's layers in `layout`, lowest layer first, and what it holds as text.
 pub fn layer_texts(layout: &Path) -> Vec<(String, String)> {
     let mut files = Vec::new();
     for layer in only_manifest(layout)["layers"].as_array().unwrap() {
@@ -220,9 +220,9 @@ pub fn layer_texts(layout: &Path) -> Vec<(String, String)> {
         let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(&bytes[..]));
         for entry in archive.entries().unwrap() {
             let mut entry = entry.unwrap();
-            let mut text = String::new();
-            std::io::Read::read_to_string(&mut entry, &mut text).unwrap();
-            files.push((entry.path().unwrap().display().to_string(), text));
+            let mut bytes = Vec::new();
+            std::io::Read::read_to_end(&mut entry, &mut bytes).unwrap();
+            files.push((entry.path().unwrap().display().to_string(), String::from_utf8_lossy(&bytes).into_owned()));
         }
     }
     files

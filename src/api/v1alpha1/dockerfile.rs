@@ -49,6 +49,12 @@ pub struct DockerfileSpec {
     #[serde(default)]
     pub pod: StagePod,
 
+    /// Lets the stage that becomes the image run commands: the image is then that stage's own image and everything that they
+    /// leave behind. It gets as large as with `docker build`, and its stage runs as a whole on each change.
+    /// Default: false, such a stage is refused as FinalStageNotMinimal.
+    #[serde(default)]
+    pub allow_large_base: bool,
+
     /// Whether what a stage does before it copies changing files is kept, so that it need not be done again. Default: made
     /// where that pays, for a week.
     #[serde(default, skip_serializing_if = "Option::is_none")]

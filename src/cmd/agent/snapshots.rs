@@ -13,7 +13,7 @@ use crate::{
         task::{AgentFailure, StageTask},
         value::Digest,
     },
-    shell::{pack::pack_snapshot, socket::Channel},
+    shell::{pack::pack_archive, socket::Channel},
 };
 
 /// What was taken so far.
@@ -32,7 +32,7 @@ impl Snapshots {
         channel: Channel,
     ) -> Result<Channel, AgentFailure> {
         let allowance = Allowance { bytes: task.limits.artifact_bytes, entries: task.limits.artifact_entries };
-        let pack = move |channel: &mut Channel, queue| pack_snapshot(channel, allowance, threads, queue);
+        let pack = move |channel: &mut Channel, queue| pack_archive(channel, allowance, threads, queue);
         let (channel, packed) = upload(backend, channel, pack).await?;
         match packed {
             Ok(packed) => {

@@ -1,4 +1,5 @@
-//! Snapshots as the wrapper makes them: between two steps, while nothing runs.
+//! What steps change in their container, for snapshots between two of them and for an output of all changes. Looked at while
+//! nothing runs.
 
 use std::{
     io,
@@ -8,11 +9,12 @@ use std::{
 
 use crate::{
     domain::{
-        snapshot::{SnapshotTask, pays},
-        wire::{Frame, WrapperFailure},
+        recipe::Output,
+        snapshot::pays,
+        wire::{Frame, Setup, WrapperFailure},
     },
     shell::{
-        snapshot::{Changes, Scan},
+        snapshot::{Changes, Scan, Times},
         socket::{Channel, SocketError},
     },
 };
@@ -22,16 +24,17 @@ pub struct Keeper {
     root: PathBuf,
     cuts: Vec<usize>,
     always: bool,
-    /// What the files were when the last snapshot was made, and when that was.
+    /// What the files were when the last snapshot was made, else before the first step, and when that was.
     before: Option<(Scan, Instant)>,
 }
 
 impl Keeper {
-    /// Looks at the container's files as they are before its first step, if there is a cut ahead.
-    pub fn new(root: &Path, task: &SnapshotTask) -> Self {
-        let cuts: Vec<usize> = task.ahead().collect();
-        let mut keeper = Self { root: root.to_owned(), cuts, always: task.always, before: None };
-        if !keeper.cuts.is_empty() {
+    /// Looks at the container's files as they are before its first step, if there is a cut ahead or an output of all changes.
+    pub fn new(root: &Path, setup: &Setup) -> Self {
+        let cuts: Vec<usize> = setup.snapshots.ahead().collect();
+        let needed = !cuts.is_empty() || setup.outputs.iter().any(|output| output.changes);
+        let mut keeper = Self { root: root.to_owned(), cuts, always: setup.snapshots.always, before: None };
+        if needed {
             keeper.before = told(Scan::of(root)).map(|scan| (scan, Instant::now()));
         }
         keeper
@@ -57,10 +60,25 @@ impl Keeper {
     }
 }
 
+impl Keeper {
+    /// What all steps have changed, for outputs that ask for it.
+    ///
+    /// # Errors
+    /// When there is something that no layer can hold.
+    pub fn changes(self, outputs: &[Output]) -> io::Result<Option<Changes>> {
+        if !outputs.iter().any(|output| output.changes) {
+            return Ok(None);
+        }
+        let (before, _) =
+            self.before.ok_or_else(|| io::Error::other("the container's files could not be looked at"))?;
+        Scan::of(&self.root)?.since(&before, &self.root).map(Some)
+    }
+}
+
 /// Gives whether all of it was sent.
 fn send(changes: &Changes, root: &Path, channel: &mut Channel) -> Result<bool, SocketError> {
     let mut writer = channel.data_writer();
-    match changes.write(root, &mut writer) {
+    match changes.write(root, Times::Kept, &mut writer) {
         Ok(()) => writer.finish().map(|()| true),
         Err(error) => {
             let message = error.to_string();

@@ -8,6 +8,7 @@ use crate::{
         observed::{JobFact, JobFailure, JobState},
         recipe::{Key, Recipe},
         snapshot::{Keep, Prefix, SnapshotTask, Start},
+        value::Digest,
     },
 };
 
@@ -90,16 +91,14 @@ impl Walk<'_> {
         if next.from == From::Builder || self.progress.no_cache.is_some() || self.snapshots_fail() {
             return Vec::new();
         }
-        let key = |cut: usize| {
-            let files = match &next.from {
-                From::Files(prefixes) if next.recipe.takes_source_before(cut) => {
-                    Some(prefixes.iter().find(|prefix| prefix.step == cut)?.source)
-                }
-                _ => None,
-            };
-            Some((cut, next.recipe.snapshot_key(cut, files)))
-        };
-        self.plan.snapshots(next.stage).cuts.into_iter().rev().filter_map(key).collect()
+        let key = |cut: usize| (cut, next.recipe.snapshot_key(cut, self.files_before(next, cut)));
+        self.plan.snapshots(next.stage).cuts.into_iter().rev().map(key).collect()
+    }
+
+    /// What the steps before a cut take, where an agent has told that.
+    fn files_before(&self, next: &Startable, cut: usize) -> Option<Digest> {
+        let From::Files(prefixes) = &next.from else { return None };
+        prefixes.iter().find(|prefix| prefix.step == cut).map(|prefix| prefix.source)
     }
 
     /// The snapshot that spares most. One that cannot be read is none: the builder image does as well.
@@ -107,7 +106,9 @@ impl Walk<'_> {
         let max_age = self.plan.outline.snapshots.max_age;
         self.snapshot_keys(next).into_iter().find_map(|(step, key)| {
             let found = self.pass.facts.snapshots.get(&key)?.as_ref().ok()?.as_ref()?;
-            let start = Start { image: found.image, step, source: found.source };
+            // Of known files the agent needs to hear nothing else.
+            let source = self.files_before(next, step).or(found.source);
+            let start = Start { image: found.image, step, source };
             found.is_fresh(self.pass.now, max_age).then_some(start)
         })
     }

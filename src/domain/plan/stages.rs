@@ -65,7 +65,7 @@ pub(super) fn plan(
     let mut add = |group: &'_ Group, parents: Parents| {
         let name = by_name.get_key_value(group.from.as_str()).map_or(SOURCE_STAGE, |(name, _)| *name);
         let list = outputs.entry(name).or_default();
-        list.push(Output { items: group.items.clone(), parents });
+        list.push(Output::copies(group.items.clone(), parents));
         OutputReference { stage: group.from.clone(), output: list.len() - 1 }
     };
     let account = if security == PodSecurity::Restricted { Account::Restricted } else { Account::Image };

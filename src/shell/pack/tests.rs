@@ -15,7 +15,7 @@ fn output() -> Output {
     let destination = Destination { path: "/app".parse().unwrap(), directory: false };
     let owner = Some(Owner::default());
     let item = CopyItem { source: "/app".into(), destination, mode: None, owner, exclude: Vec::new(), parents: None };
-    Output { items: vec![item], parents: Parents::All }
+    Output::copies(vec![item], Parents::All)
 }
 
 fn of(path: &str, kind: Kind) -> Entry {

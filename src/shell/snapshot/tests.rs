@@ -76,7 +76,7 @@ fn a_layer_of_the_changes_makes_the_same_tree() {
     let changes = second.since(&first, root.path()).unwrap();
     assert_eq!(changes.removed, ["lib/b", "share/doc"].map(PathBuf::from));
     let mut archive = Vec::new();
-    changes.write(root.path(), &mut archive).unwrap();
+    changes.write(root.path(), Times::Kept, &mut archive).unwrap();
     apply(original.path(), &archive[..]).unwrap();
     assert_eq!(tree(original.path()), tree(root.path()));
 }

@@ -45,11 +45,16 @@ pub(super) fn plan(open: &OpenDockerfile<'_>, built: &BTreeMap<usize, Built>) ->
     let empty = DockerfileError::Invalid { name: open.name.clone(), problems: Vec::new() };
     let target = built.get(&open.graph.target).ok_or(empty)?;
     let runs = not_minimal(target);
-    if !runs.is_empty() {
+    let large = !runs.is_empty();
+    if large && !open.plan.spec.allow_large_base {
         return Err(DockerfileError::NotMinimal { name: open.name.clone(), problems: runs });
     }
-    let layers = finish.layers(target);
-    let mut stages: Vec<_> = finish.order(target).into_iter().filter_map(|origin| finish.stage(&origin)).collect();
+    let layers = if large { finish.large(&runs) } else { finish.layers(target) };
+    let mut order = finish.order(target);
+    if large {
+        order.push(Origin::Stage(open.graph.target));
+    }
+    let mut stages: Vec<_> = order.into_iter().filter_map(|origin| finish.stage(&origin)).collect();
     for (origin, stage) in &mut stages {
         stage.outputs = finish.outputs.remove(origin).unwrap_or_default();
     }
@@ -80,7 +85,7 @@ fn not_minimal(target: &Built) -> Vec<Problem> {
     });
     let advice = "RUN in the stage that becomes the image would put everything it leaves behind into it: name this stage \
         (`FROM … AS build`), begin another behind it with `FROM scratch` (or a distroless image), take what the image needs \
-        with `COPY --from=build`, and put ENTRYPOINT there";
+        with `COPY --from=build`, and put ENTRYPOINT there; or set allowLargeBase";
     let problems = runs.enumerate().map(|(index, (at, text))| {
         let line = text.lines().next().unwrap_or_default();
         Problem::new(at, line, if index == 0 { advice } else { "another RUN in this stage" })
@@ -153,10 +158,22 @@ impl Finish<'_> {
         layers
     }
 
+    /// The layers where the last stage itself is run: everything that it changes in its image.
+    fn large(&mut self, runs: &[Problem]) -> Vec<LayerPlan> {
+        if let (PodSecurity::Restricted, Some(first)) = (self.open.plan.outline.pod_security, runs.first()) {
+            let message = "allowLargeBase needs podSecurity Baseline: what a restricted stage writes is in volumes, not in its image";
+            self.problems.push(Problem::new(first.at, &first.text, message));
+        }
+        let changes = self.output(&Origin::Stage(self.open.graph.target), Output::changes());
+        let mut layers = vec![LayerPlan::Artifact(changes)];
+        add_files(&mut layers, &self.open.plan.files);
+        layers
+    }
+
     /// Copies without anything between them become one layer per origin, as those of `spec.image.copy` do.
     fn flush(&mut self, copies: &mut Vec<(Origin, CopyItem)>, parents: Parents, layers: &mut Vec<LayerPlan>) {
         for Group { from, items } in copies::group(std::mem::take(copies)) {
-            layers.push(LayerPlan::Artifact(self.output(&from, Output { items, parents })));
+            layers.push(LayerPlan::Artifact(self.output(&from, Output::copies(items, parents))));
         }
     }
 
@@ -270,7 +287,7 @@ impl Finish<'_> {
                 Step::CopySource { items: items.clone(), owner: owner.clone(), transient: *transient }
             }
             Action::Copy { origin, items, owner, transient } => {
-                inputs.push(self.output(origin, Output { items: items.clone(), parents: Parents::None }));
+                inputs.push(self.output(origin, Output::copies(items.clone(), Parents::None)));
                 Step::CopyArtifact { input: inputs.len() - 1, owner: owner.clone(), transient: *transient }
             }
         }
