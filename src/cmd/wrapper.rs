@@ -134,20 +134,7 @@ fn steps(
     let mut keeper = Keeper::new(&settings.root, setup);
     for (index, step) in setup.steps.iter().enumerate().skip(setup.snapshots.start) {
         keeper.keep(index, channel)?;
-        failure = match step {
-            Step::CopySource { owner, transient: brief, .. } | Step::CopyArtifact { owner, transient: brief, .. } => {
-                match container_user(&settings.root, owner.as_deref()) {
-                    Err(message) => Some(WrapperFailure::Files { message }),
-                    Ok(user) => {
-                        let into = Place { root: &settings.root, owner: user.map(|user| user.owner()) };
-                        copy(channel, index, &into, brief.then_some(&mut transient))?
-                    }
-                }
-            }
-            Step::Run { .. } => run_step(settings, (index, step), &mut runner, &mut transient)?,
-            Step::MakeDirectory { path, user } => make_directory(&settings.root, path, user.as_deref()),
-            Step::WriteFiles { files } => write_files(&settings.root, files),
-        };
+        failure = one_step(settings, (index, step), channel, (&mut runner, &mut transient))?;
         if failure.is_some() {
             break;
         }
@@ -174,6 +161,29 @@ fn steps(
     // The code counts even when the agent is gone.
     let _ = channel.send(&Frame::Failed(failure));
     Ok(Ended::Failed(code))
+}
+
+/// Does one step; gives why it failed.
+fn one_step(
+    settings: &WrapperSettings,
+    (index, step): (usize, &Step),
+    channel: &mut Channel,
+    (runner, transient): (&mut Steps, &mut Transient),
+) -> anyhow::Result<Option<WrapperFailure>> {
+    Ok(match step {
+        Step::CopySource { owner, transient: brief, .. } | Step::CopyArtifact { owner, transient: brief, .. } => {
+            match container_user(&settings.root, owner.as_deref()) {
+                Err(message) => Some(WrapperFailure::Files { message }),
+                Ok(user) => {
+                    let into = Place { root: &settings.root, owner: user.map(|user| user.owner()) };
+                    copy(channel, index, &into, brief.then_some(transient))?
+                }
+            }
+        }
+        Step::Run { .. } => run_step(settings, (index, step), runner, transient)?,
+        Step::MakeDirectory { path, user } => make_directory(&settings.root, path, user.as_deref()),
+        Step::WriteFiles { files } => write_files(&settings.root, files),
+    })
 }
 
 /// Runs one process with what it has for itself alone.

@@ -139,9 +139,7 @@ impl Answers<'_> {
         match &source.kind {
             SourceKind::Git { url, target, .. } => {
                 let reference = git_reference(target)?;
-                let secret = self.source_secret().await?;
-                let credential = secret.map(|(credential, host)| ServerCredential::new(&host, credential));
-                let credential = credential.transpose().map_err(|error| credential_trouble(&error))?;
+                let credential = self.source_credential().await?;
                 let commit = source::resolve(&self.world.http, url, &reference, credential.as_ref()).await;
                 commit.map(|commit| commit.to_string()).map_err(|error| source_trouble(&error))
             }
@@ -155,8 +153,15 @@ impl Answers<'_> {
         }
     }
 
+    /// The source's credential, for its server alone.
+    pub(super) async fn source_credential(&self) -> Result<Option<ServerCredential>, Trouble> {
+        let secret = self.source_secret().await?;
+        let credential = secret.map(|(credential, host)| ServerCredential::new(&host, credential));
+        credential.transpose().map_err(|error| credential_trouble(&error))
+    }
+
     /// The source's credential and the server that it is for.
-    pub(super) async fn source_secret(&self) -> Result<Option<(SourceCredential, String)>, Trouble> {
+    async fn source_secret(&self) -> Result<Option<(SourceCredential, String)>, Trouble> {
         let Some(name) = self.outline.source.as_ref().and_then(|source| source.secret()) else { return Ok(None) };
         let (data, annotations) = self.secret(name).await?;
         let Some(host) = annotations.get(HOST_ANNOTATION) else {
@@ -178,6 +183,9 @@ impl Answers<'_> {
             return Err(Trouble { reason: Reason::ImageNotFound, message });
         };
         let digest = found.manifest.digest;
+        // A Dockerfile's stages will ask for it.
+        let name = (self.image.uid().unwrap_or_default(), digest);
+        self.world.configs.put(name, RuntimeConfig::parse(&found.config));
         let size = match self.world.sizes.get(&digest) {
             Some(size) => size,
             None => {
@@ -327,7 +335,7 @@ fn git_reference(target: &GitTarget) -> Result<GitRef, Trouble> {
     })
 }
 
-pub(super) fn credential_trouble(error: &dyn std::error::Error) -> Trouble {
+fn credential_trouble(error: &dyn std::error::Error) -> Trouble {
     Trouble { reason: Reason::SourceAccessDenied, message: chain(error) }
 }
 

@@ -10,14 +10,14 @@ use crate::{
         decide::Trouble,
         image::RuntimeConfig,
         plan::SourceKind,
-        source::{ServerCredential, config_map_digest},
+        source::config_map_digest,
         task::{Limits, SourceTask},
         value::Reference,
     },
     shell::source::{self, FetchEnvironment},
 };
 
-use super::answers::{Answers, Texts, credential_trouble, registry_trouble, source_trouble};
+use super::answers::{Answers, Texts, registry_trouble, source_trouble};
 
 /// How long reading may take in all.
 const READ_TIME: Duration = Duration::from_secs(30);
@@ -51,15 +51,13 @@ impl Answers<'_> {
 
     async fn read(&self, revision: &str, paths: &[String]) -> Result<BTreeMap<String, Option<Vec<u8>>>, Trouble> {
         let Some(plan) = &self.outline.source else { return Ok(BTreeMap::new()) };
-        let credential = self.source_secret().await?;
-        let credential = credential.map(|(credential, host)| ServerCredential::new(&host, credential));
-        let credential = credential.transpose().map_err(|error| credential_trouble(&error))?;
-        let invalid = || Trouble { reason: Reason::SourceInvalid, message: format!("{revision} is no revision") };
-        let origin = plan.origin(revision, None).ok_or_else(invalid)?;
-        let task = SourceTask { origin, directory: plan.directory.clone() };
         if let SourceKind::ConfigMap { name } = &plan.kind {
             return self.read_config_map(name, revision, paths).await;
         }
+        let credential = self.source_credential().await?;
+        let invalid = || Trouble { reason: Reason::SourceInvalid, message: format!("{revision} is no revision") };
+        let origin = plan.origin(revision, None).ok_or_else(invalid)?;
+        let task = SourceTask { origin, directory: plan.directory.clone() };
         let (source_bytes, source_entries) = READ_LIMITS;
         let limits = Limits { source_bytes, source_entries, ..self.world.settings.limits.clone() };
         let work_dir = std::env::temp_dir();

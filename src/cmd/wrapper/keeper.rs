@@ -58,9 +58,7 @@ impl Keeper {
         }
         Ok(())
     }
-}
 
-impl Keeper {
     /// What all steps have changed, for outputs that ask for it.
     ///
     /// # Errors
