@@ -1,24 +1,24 @@
-// A calculator: `app 6 '*' 7` prints 42.
+// A calculator: `app 6 '*' 7` prints 42, as does `app` alone.
 package main
 
 import (
 	"fmt"
 	"os"
-	"strings"
+	"strconv"
 )
 
 func main() {
-	var a, b int
-	var operator string
-	expression := strings.Join(os.Args[1:], " ")
-	if expression == "" {
-		expression = "6 * 7"
+	expression := []string{"6", "*", "7"}
+	if len(os.Args) == 4 {
+		expression = os.Args[1:]
 	}
-	if _, err := fmt.Sscan(expression, &a, &operator, &b); err != nil {
-		fmt.Fprintln(os.Stderr, "ask for something like 6 '*' 7:", err)
+	a, problem := strconv.Atoi(expression[0])
+	b, another := strconv.Atoi(expression[2])
+	if problem != nil || another != nil {
+		fmt.Println("ask for something like 6 '*' 7")
 		os.Exit(1)
 	}
-	switch operator {
+	switch expression[1] {
 	case "+":
 		fmt.Println(a + b)
 	case "-":
@@ -26,7 +26,7 @@ func main() {
 	case "*":
 		fmt.Println(a * b)
 	default:
-		fmt.Fprintln(os.Stderr, operator, "is no operator")
+		fmt.Println(expression[1], "is no operator")
 		os.Exit(1)
 	}
 }
