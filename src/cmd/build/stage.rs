@@ -40,7 +40,7 @@ use crate::{
         settings::Settings,
         snapshot::SnapshotTask,
         task::{AgentFailure, AgentMessage, FailureReason, SHARED_DIR, StageTask},
-        value::human_size,
+        value::{Digest, human_size},
     },
     shell::{
         sandbox::{Request, Run, Session, find_runtime},
@@ -66,6 +66,10 @@ pub struct Done {
     pub stage: String,
     /// Its artifact.
     pub artifact: Artifact,
+    /// What was to be done.
+    pub recipe: Recipe,
+    /// Digest of what it saw of the source; none where that was not looked at.
+    pub source: Option<Digest>,
     /// Whether it was there before.
     pub cached: bool,
     /// How long it took.
@@ -124,7 +128,7 @@ impl StageJob {
             self.world.store.record(&quick, digest)?;
         }
         let artifact = self.world.store.artifact(digest).context("the agent's artifact is not in the store")?;
-        Ok(self.done(artifact, message.cached, start, rest))
+        Ok(Done { source: message.source, ..self.done(artifact, message.cached, start, rest) })
     }
 
     /// Remembers the snapshots that the agent made on top of `layers`.
@@ -152,7 +156,8 @@ impl StageJob {
         let size = artifact.layers.iter().map(|layer| layer.size).sum();
         let how = if cached { "cached".to_owned() } else { format!("done in {:.1} s", start.elapsed().as_secs_f32()) };
         self.world.progress.done(&self.stage.name, &format!("{how}, {}", human_size(size)));
-        Done { stage: self.stage.name.clone(), artifact, cached, time: start.elapsed(), rest }
+        let (stage, recipe) = (self.stage.name.clone(), self.recipe.clone());
+        Done { stage, artifact, recipe, source: None, cached, time: start.elapsed(), rest }
     }
 
     /// Agent and sandbox side by side; the sandbox only when the agent finds nothing.
