@@ -9,7 +9,7 @@ use minimalimage::{
     cli::{AgentCommand, Cli, Command, LogFormat, SandboxProcess},
     cmd::{
         agent::{self, AgentSettings, Remote},
-        build, images, install, lint, operator, package, store,
+        build, convert, images, install, lint, operator, package, plan, store,
         wrapper::{self, WrapperSettings},
     },
     domain::task::{AGENT_WORK_DIR, AgentMessage, SHARED_DIR, StageTask, TASK_VARIABLE},
@@ -37,6 +37,18 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Build(args) => {
             let runtime = single_threaded()?;
             let result = runtime.block_on(build::run(*args));
+            runtime.shutdown_background();
+            result
+        }
+        Command::Plan(args) => {
+            let runtime = single_threaded()?;
+            let result = runtime.block_on(plan::run(*args));
+            runtime.shutdown_background();
+            result
+        }
+        Command::Convert(args) => {
+            let runtime = single_threaded()?;
+            let result = runtime.block_on(convert::run(*args)).map(|()| 0);
             runtime.shutdown_background();
             result
         }

@@ -2,10 +2,12 @@
 
 pub mod agent;
 pub mod build;
+pub mod convert;
 pub mod images;
 pub mod install;
 pub mod lint;
 pub mod operator;
 pub mod package;
+pub mod plan;
 pub mod store;
 pub mod wrapper;

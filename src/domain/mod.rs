@@ -3,6 +3,8 @@
 pub mod archive;
 pub mod artifact;
 pub mod bundle;
+pub mod changes;
+pub mod convert;
 pub mod credentials;
 pub mod decide;
 pub mod dockerfile;

@@ -57,7 +57,7 @@ impl World {
     pub async fn resolve(&self, reference: &Reference) -> anyhow::Result<Resolved> {
         let known = self.store.resolved(reference, &self.outline.platform);
         let usable = |known: &&Resolved| {
-            let fresh = !self.args.pull && (0..FRESH).contains(&self.now.as_second().saturating_sub(known.time));
+            let fresh = !self.args.input.pull && (0..FRESH).contains(&self.now.as_second().saturating_sub(known.time));
             reference.digest().is_some() || fresh
         };
         if let Some(known) = known.as_ref().filter(usable) {

@@ -92,7 +92,7 @@ async fn texts(
     let Some(task) = world.source_task(revision).filter(|_| !paths.is_empty()) else { return Ok(BTreeMap::new()) };
     let root = world.source(&task).await.map_err(|failure| anyhow!(failure.message))?;
     let read = |path: String| {
-        let beside = world.args.dockerfile.as_ref().filter(|file| path.starts_with(&*file.to_string_lossy()));
+        let beside = world.args.input.dockerfile.as_ref().filter(|file| path.starts_with(&*file.to_string_lossy()));
         let content = match beside {
             Some(_) => read_file(Path::new("/"), &std::path::absolute(&path)?.to_string_lossy()),
             None => read_file(&root, &path),

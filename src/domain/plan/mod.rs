@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::v1alpha1::{DockerfileSpec, ImageSpec, MinimalImageSpec, PodSecurity, Stage};
 
-use stages::{DEFAULT_TIMEOUT, SOURCE_DATE_EPOCH, source_stage};
+use stages::{DEFAULT_TIMEOUT, source_stage};
 
 use super::{
     artifact::Artifact,
@@ -24,6 +24,7 @@ use super::{
 
 pub use dockerfile::{DockerfileError, DockerfilePlan, OpenDockerfile};
 pub use sources::{GitTarget, SourceKind, SourcePlan};
+pub use stages::SOURCE_DATE_EPOCH;
 
 /// Name of the stage that stands for the source: it has no builder image.
 pub const SOURCE_STAGE: &str = "source";
