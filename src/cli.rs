@@ -7,7 +7,7 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
 
 pub use build::{BuildArgs, ClusterArgs, ConvertArgs, InputArgs, Output, PlanArgs, SecretArgument, SecretFrom};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-pub use store::{ImagesArgs, Sort, StoreCommand};
+pub use store::{ImagesArgs, ImagesCommand, ListArgs, OrderArgs, PruneRule, Sort, StoreCommand};
 
 /// Builds small, safe container images on Kubernetes from plain Jobs.
 #[derive(Debug, Parser)]
@@ -29,6 +29,8 @@ pub enum Command {
     Convert(Box<ConvertArgs>),
     /// List the images that were built on this machine.
     Images(ImagesArgs),
+    /// List the images of a cluster's MinimalImages.
+    List(ListArgs),
     /// What builds on this machine keep: how much it is, and less of it.
     #[command(subcommand)]
     Store(StoreCommand),

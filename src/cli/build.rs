@@ -135,6 +135,14 @@ pub struct ClusterArgs {
     pub kubeconfig: Option<PathBuf>,
 }
 
+impl ClusterArgs {
+    /// Whether any of it was given: a resource in a cluster is meant then, not a file.
+    #[must_use]
+    pub fn is_given(&self) -> bool {
+        self.namespace.is_some() || self.kube_context.is_some() || self.kubeconfig.is_some()
+    }
+}
+
 /// A secret of a build and where its value is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SecretArgument {

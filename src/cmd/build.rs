@@ -28,6 +28,7 @@ pub(super) use world::World;
 use world::blocking;
 
 use crate::{
+    api::v1alpha1::MinimalImageSpec,
     cli::BuildArgs,
     domain::{
         artifact::{Artifact, OutputReport},
@@ -81,7 +82,7 @@ pub(super) fn world(mut args: BuildArgs, secrets: bool) -> anyhow::Result<(Arc<W
     };
     let (file, mut spec) = resource::spec(&mut args.input)?;
     let nameless = if context.is_some() { resource::with_context(&mut spec) } else { Vec::new() };
-    let draft = Draft::new(&spec).map_err(|problems| refused(&file, &problems))?;
+    let draft = draft(&file, &spec)?;
     if let (None, Some(SourceKind::ConfigMap { name })) =
         (&context, draft.outline().source.as_ref().map(|source| &source.kind))
     {
@@ -96,6 +97,11 @@ pub(super) fn world(mut args: BuildArgs, secrets: bool) -> anyhow::Result<(Arc<W
         world.progress.warn(&format!("the tag {tag} is left out: CONTEXT is files, not a commit"));
     }
     Ok((Arc::new(world), draft))
+}
+
+/// The spec's draft; `file` is for the message that it cannot be used.
+pub(super) fn draft(file: &Path, spec: &MinimalImageSpec) -> anyhow::Result<Draft> {
+    Draft::new(spec).map_err(|problems| refused(file, &problems))
 }
 
 fn refused(file: &Path, problems: &[Problem]) -> anyhow::Error {

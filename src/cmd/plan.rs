@@ -1,5 +1,6 @@
 //! `plan`: what a build would run and why, for a file against this machine's store, for a resource against its status.
 
+mod cluster;
 mod local;
 mod report;
 
@@ -17,8 +18,9 @@ const CHANGES: u8 = 2;
 /// # Errors
 /// When the file or resource cannot be used, or what it names cannot be looked up.
 pub async fn run(args: PlanArgs) -> anyhow::Result<u8> {
-    let report = local::report(args.input).await?;
-    let text = if args.json { serde_json::to_string_pretty(&report)? } else { report.text() };
+    let (json, exit_code) = (args.json, args.exit_code);
+    let report = if args.cluster.is_given() { cluster::report(args).await? } else { local::report(args.input).await? };
+    let text = if json { serde_json::to_string_pretty(&report)? } else { report.text() };
     writeln!(io::stdout().lock(), "{}", text.trim_end()).context("failed to print the plan")?;
-    Ok(if args.exit_code && report.changes() { CHANGES } else { 0 })
+    Ok(if exit_code && report.changes() { CHANGES } else { 0 })
 }

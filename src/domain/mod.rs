@@ -21,6 +21,7 @@ pub mod media_type;
 pub mod observed;
 pub mod passwd;
 pub mod plan;
+pub mod prune;
 pub mod recipe;
 pub mod record;
 pub mod resource_file;

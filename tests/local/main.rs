@@ -10,4 +10,5 @@ mod dockerfiles;
 mod isolation;
 mod plans;
 mod snapshots;
+mod stores;
 mod support;

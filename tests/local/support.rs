@@ -167,7 +167,7 @@ impl Machine {
         text.lines().map(str::to_owned).collect()
     }
 
-    fn client() -> Client {
+    pub fn client() -> Client {
         let ranges = vec!["127.0.0.0/8".to_owned()];
         Registry::new(&Network { allowed_ranges: ranges, ..Network::default() }).unwrap().with(Keychain::default())
     }

@@ -55,7 +55,7 @@ pub async fn planned(world: &Arc<World>, draft: Draft) -> anyhow::Result<Planned
 
 impl Planned {
     fn new(plan: Plan, revision: Option<String>, found: Vec<(Reference, Resolved)>) -> Self {
-        let images = found.iter().map(|(reference, found)| (reference.clone(), found.digest)).collect();
+        let images = found.iter().map(|(reference, found)| (reference.clone(), found.manifest)).collect();
         let resolved = found.into_iter().map(|(reference, found)| (reference.to_string(), found)).collect();
         Self { plan, pins: Pins { revision, images }, images: resolved }
     }
