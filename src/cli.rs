@@ -5,7 +5,9 @@ mod store;
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
 
-pub use build::{BuildArgs, ClusterArgs, ConvertArgs, InputArgs, Output, PlanArgs, SecretArgument, SecretFrom};
+pub use build::{
+    BuildArgs, ClusterArgs, ConvertArgs, InputArgs, Output, PlanArgs, RootFileSystem, SecretArgument, SecretFrom,
+};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use store::{ImagesArgs, ImagesCommand, ListArgs, OrderArgs, PruneRule, Sort, StoreCommand};
 

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, str::FromStr};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 /// What is built on this machine, and where it goes.
 #[derive(Debug, Default, Args)]
@@ -31,6 +31,21 @@ pub struct BuildArgs {
     /// OCI runtime by name or path. Default: the first found of runc, crun and youki.
     #[arg(long, env = "MINIMALIMAGE_RUNTIME")]
     pub runtime: Option<PathBuf>,
+    /// What root file systems of stages are made of.
+    #[arg(long, env = "MINIMALIMAGE_ROOTFS", value_enum, default_value_t = RootFileSystem::Auto)]
+    pub rootfs: RootFileSystem,
+}
+
+/// What root file systems of stages are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum RootFileSystem {
+    /// An overlay, where one can be mounted; else a copy.
+    #[default]
+    Auto,
+    /// An overlay over the builder image's unpacked layers.
+    Overlay,
+    /// A copy of the builder image for each stage.
+    Copy,
 }
 
 /// What is built, and with which machine.

@@ -81,6 +81,7 @@ pub(super) fn world(mut args: BuildArgs, secrets: bool) -> anyhow::Result<(Arc<W
         None => None,
     };
     let (file, mut spec) = resource::spec(&mut args.input)?;
+    let hidden = context.is_some() && spec.source.as_ref().is_some_and(|source| source.inline.is_some());
     let nameless = if context.is_some() { resource::with_context(&mut spec) } else { Vec::new() };
     let draft = draft(&file, &spec)?;
     if let (None, Some(SourceKind::ConfigMap { name })) =
@@ -93,6 +94,11 @@ pub(super) fn world(mut args: BuildArgs, secrets: bool) -> anyhow::Result<(Arc<W
     let secrets = if secrets { resource::secrets(&args.input, spec.dockerfile.as_ref())? } else { BTreeMap::new() };
     let store = Store::open(args.input.store.clone())?;
     let world = World::new(args, (draft.outline().clone(), secrets), context, store);
+    if hidden {
+        let words =
+            "the files of spec.source.inline are not used: CONTEXT takes their place; leave it out to build them";
+        world.progress.warn(words);
+    }
     for tag in nameless {
         world.progress.warn(&format!("the tag {tag} is left out: CONTEXT is files, not a commit"));
     }

@@ -35,7 +35,7 @@ use crate::{
         environment::HOST_NAME,
         job,
         passwd::{group, passwd},
-        plan::{Account, Pins, RESTRICTED_USER, StagePlan},
+        plan::{Account, Pins, RESTRICTED_USER, StagePlan, TIMEOUT_ADVICE},
         recipe::Recipe,
         settings::Settings,
         snapshot::SnapshotTask,
@@ -214,7 +214,7 @@ impl StageJob {
             () = timeout => {
                 let limit = self.stage.timeout.as_secs();
                 sandbox.abort();
-                Err(anyhow!("stage {} took longer than its timeout of {limit} s", self.stage.name))
+                Err(anyhow!("stage {} took longer than its timeout of {limit} s: {TIMEOUT_ADVICE}", self.stage.name))
             }
         }
     }
@@ -318,6 +318,7 @@ fn run(world: &World, plan: &StagePlan, builder: &Builder, directory: &RunDirect
         name: directory.name(),
         chains: world.store.chains(),
         layers: builder.chains.clone(),
+        flat: builder.flat,
         directory: own.to_owned(),
         runtime,
         kind,

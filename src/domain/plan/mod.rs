@@ -34,6 +34,8 @@ pub const RESTRICTED_USER: u32 = 65532;
 pub const WORKSPACE: &str = "/workspace";
 /// Home directory of the user of a restricted stage.
 pub const HOME: &str = "/home/build";
+/// What to do for a stage that takes too long.
+pub const TIMEOUT_ADVICE: &str = "raise spec.stages[].timeout, or spec.dockerfile.pod.timeout";
 /// The directories that a restricted stage can write to.
 pub const WRITABLE: [&str; 3] = [WORKSPACE, "/tmp", HOME];
 
