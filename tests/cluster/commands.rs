@@ -4,7 +4,7 @@ use std::{os::unix::fs::symlink, process::Command};
 
 use serde_json::{Value, json};
 
-use crate::fixture::{Repository, World, go_program, go_spec, setting};
+use crate::fixture::{Repository, World, builder, go_program, go_spec, kubectl, setting};
 
 /// Runs the program under `name`; gives its standard output and exit code.
 fn run(name: &str, arguments: &[&str]) -> (String, Option<i32>) {
@@ -55,4 +55,19 @@ async fn people_see_images_and_plans_of_a_cluster() {
     let (changed, code) = plan();
     assert_eq!((&changed["stages"][0]["state"], code), (&json!("run"), Some(2)), "{changed}");
     assert!(changed["stages"][0]["reasons"][0].as_str().unwrap().starts_with("source is at "), "{changed}");
+}
+
+#[tokio::test]
+async fn the_readme_s_inline_example_is_applied_as_it_is() {
+    let world = World::new("readme").await;
+    let readme = include_str!("../../README.md");
+    let (_, rest) = readme.split_once("kubectl apply -f - <<'EOF'\n").unwrap();
+    let (text, _) = rest.split_once("EOF\n").unwrap();
+    let text =
+        text.replace("golang:1.26", &builder("go")).replace("registry.example.com/hello", &world.repository("hello"));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    kubectl(&world, &["apply", "--filename", file.path().to_str().unwrap()]);
+    let image = world.ready("hello").await.image.unwrap();
+    assert_eq!(image.file_count, 1);
 }
