@@ -144,8 +144,8 @@ mod tests {
             "a,b",
             "aaaaaaaaaaaa",
             "2 hours ago",
-            "2.0 MB",
-            "1.0 MB",
+            "2.00MB",
+            "1.00MB",
             "scratch",
             "False",
         ];

@@ -149,7 +149,7 @@ mod tests {
             ignore: Vec::new(),
             inputs: vec![Digest::of(b"deps")],
             steps: vec![copy, run("make")],
-            outputs: vec![Output { items: Vec::new(), parents: Parents::All }],
+            outputs: vec![Output { items: Vec::new(), parents: Parents::All, changes: false }],
         };
         let files = Some(files(&[("go.mod", "1"), ("main.go", "1")]));
         StageInputs { recipe, revision: Some("abc".into()), source: Some(Digest::of(b"1")), files }

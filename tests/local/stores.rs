@@ -1,12 +1,14 @@
 //! What is listed and removed: images of this machine, records of a cache repository.
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use minimalimage::{
     domain::{
         artifact::{self, ArtifactConfig},
         media_type,
         recipe::Key,
         record::{Signer, new_signing_key},
+        snapshot::Snapshot,
         value::{Digest, Repository},
     },
     shell::cache::Cache,
@@ -57,6 +59,11 @@ async fn record(cache: &Cache, repository: &Repository, signer: &Signer, key: &s
     // Another annotation is another artifact.
     let mut manifest: Value = serde_json::from_slice(&artifact::manifest(&config, &[])).unwrap();
     manifest["annotations"] = json!({"for": key});
+    if key == "two" {
+        // A record may name a snapshot too, which is an image.
+        manifest.as_object_mut().unwrap().remove("artifactType");
+        manifest["annotations"] = json!(Snapshot::annotations(None, Timestamp::now()));
+    }
     let manifest = Bytes::from(manifest.to_string());
     let (digest, size) = (Digest::of(&manifest), manifest.len() as u64);
     client.push_manifest(&repository.pinned(digest), media_type::MANIFEST, manifest).await.unwrap();

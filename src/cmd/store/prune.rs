@@ -21,6 +21,7 @@ use crate::{
         artifact,
         prune::{Choice, FoundRecord, Keep, choose},
         record::claimed,
+        snapshot::Snapshot,
         task::Network,
         value::{Digest, Repository},
     },
@@ -99,7 +100,7 @@ async fn find(client: &Client, repository: &Repository) -> anyhow::Result<Found>
     Ok(found)
 }
 
-/// Those that are artifacts by their own manifests: a record can name anything.
+/// Those that are artifacts or snapshots by their own manifests: a record can name anything.
 async fn only_artifacts(
     client: &Client,
     repository: &Repository,
@@ -107,7 +108,8 @@ async fn only_artifacts(
 ) -> anyhow::Result<BTreeSet<Digest>> {
     let looks = digests.iter().map(|digest| async move {
         let manifest = client.manifest(&repository.pinned(*digest)).await?;
-        anyhow::Ok(manifest.is_some_and(|found| artifact::config_of(&found.bytes).is_ok()).then_some(*digest))
+        let is_ours = |bytes: &[u8]| artifact::config_of(bytes).is_ok() || Snapshot::parse(bytes).is_some();
+        anyhow::Ok(manifest.is_some_and(|found| is_ours(&found.bytes)).then_some(*digest))
     });
     let looks: Vec<_> = futures::stream::iter(looks).buffer_unordered(REQUESTS).try_collect().await?;
     Ok(looks.into_iter().flatten().collect())

@@ -60,6 +60,15 @@ fn check(conversion: &Conversion<'_>, target: usize, problems: &mut Vec<Problem>
         problems.push(Problem::new(conversion.place(Some(target), name), name, message));
     }
     let layers = &conversion.plan.layers;
+    let whole = |layer: &LayerPlan| match layer {
+        LayerPlan::Artifact(from) => conversion.output(from).is_some_and(|output| output.changes),
+        LayerPlan::Files(_) => false,
+    };
+    if layers.iter().any(whole) {
+        let message =
+            "an image of stages has no RUN: run it in a stage before, and copy what the image needs from there";
+        problems.push(Problem::new(conversion.place(Some(target), "RUN"), "RUN", message));
+    }
     let below = layers.iter().rev().skip(1).any(|layer| matches!(layer, LayerPlan::Files(_)));
     if below {
         let message = "spec.image.files come above all copies: put here-documents behind the other COPYs";

@@ -21,7 +21,7 @@ use serde_json::{Map, Value, json};
 use super::{
     dockerfile::{Dockerfile, Instruction, Position, Problem},
     plan::{LayerPlan, OutputReference, Plan},
-    recipe::CopyItem,
+    recipe::{CopyItem, Output},
     value::Reference,
 };
 use crate::api::v1alpha1::{Copy, Source};
@@ -141,9 +141,12 @@ impl Conversion<'_> {
         parent.map(|parent| self.runs(Some(parent))).unwrap_or_default().into_iter().chain(own).collect()
     }
 
+    fn output(&self, from: &OutputReference) -> Option<&Output> {
+        self.plan.stages.iter().find(|stage| stage.name == from.stage)?.outputs.get(from.output)
+    }
+
     fn items(&self, from: &OutputReference) -> &[CopyItem] {
-        let stage = self.plan.stages.iter().find(|stage| stage.name == from.stage);
-        stage.and_then(|stage| stage.outputs.get(from.output)).map_or(&[], |output| &output.items)
+        self.output(from).map_or(&[], |output| &output.items)
     }
 
     fn layer_items(&self) -> Vec<(&str, &CopyItem)> {

@@ -14,7 +14,7 @@ fn converted(text: &str, user: &str) -> Result<String, Vec<String>> {
         GitSource { url: "https://git.example.com/a.git".into(), reference: None, secret_ref: None, submodules: false };
     let source = Source { git: Some(git), ..Source::default() };
     let spec: MinimalImageSpec = serde_json::from_value(json!({
-        "source": plain(&source), "dockerfile": {}, "destination": {"repository": "r.example.com/app"}
+        "source": plain(&source), "dockerfile": {"allowLargeBase": true}, "destination": {"repository": "r.example.com/app"}
     }))
     .unwrap();
     let Draft::Dockerfile(draft) = Draft::new(&spec).unwrap() else { panic!("no Dockerfile") };
@@ -110,6 +110,7 @@ fn what_stages_cannot_say_is_refused_with_its_line() {
         (format!("{build}COPY --exclude=*.md . /x/\n{image}"), 2, "--exclude"),
         (format!("{build}RUN true\n{image}COPY --parents a/b /x/\n"), 4, "--parents"),
         (format!("{build}RUN true\n{image}HEALTHCHECK CMD true\n"), 5, "health check"),
+        ("FROM debian\nRUN true\n".to_owned(), 2, "an image of stages has no RUN"),
         (format!("{build}RUN true\n{image}SHELL [\"/bin/x\"]\n"), 5, "shell"),
         (format!("{build}RUN true\n{image}MAINTAINER me\n"), 5, "LABEL"),
         (format!("{build}RUN true\nFROM scratch\nCOPY <<EOF /x\na\nEOF\nCOPY --from=build /a /a\n"), 4, "behind"),

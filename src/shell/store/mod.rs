@@ -101,8 +101,19 @@ impl Store {
         let root = path.or_else(|| Some(data()?.join("minimalimage"))).ok_or(StoreError::NoPlace)?;
         let root = std::path::absolute(&root).map_err(|source| StoreError::file(&root, source))?;
         let store = Self { root };
-        let folders =
-            ["blobs", "partial", "keys", "snapshots", "inputs", "resolved", "chains", "runs", "images", "caches", "locks"];
+        let folders = [
+            "blobs",
+            "partial",
+            "keys",
+            "snapshots",
+            "inputs",
+            "resolved",
+            "chains",
+            "runs",
+            "images",
+            "caches",
+            "locks",
+        ];
         for name in folders {
             let path = store.root.join(name);
             // Nobody else: it holds what builds made, and sockets.
