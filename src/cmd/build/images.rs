@@ -114,11 +114,10 @@ impl World {
         let top = stacked.chains.last().map(|top| format!("{top}-flat"));
         let flat = Builder { chains: top.into_iter().collect(), flat: true, ..stacked.clone() };
         let builder = match self.args.rootfs {
-            RootFileSystem::Overlay => stacked,
             RootFileSystem::Copy => flat,
             RootFileSystem::Auto if self.is_unpacked(&stacked) => stacked,
             RootFileSystem::Auto if self.is_unpacked(&flat) || !self.has_overlays().await? => flat,
-            RootFileSystem::Auto => stacked,
+            RootFileSystem::Auto | RootFileSystem::Overlay => stacked,
         };
         if !self.is_unpacked(&builder) {
             let pulled = self.pull(stage, reference, &layers, &builder).await;
