@@ -1,9 +1,10 @@
 # Programs, images and build results that outlive a clone are in this one folder.
 export MINIMALIMAGE_CACHE ?= $(HOME)/.cache/minimalimage
+PLUGIN_DIR ?= $(HOME)/.local/bin
 export CARGO_TARGET_DIR ?= $(MINIMALIMAGE_CACHE)/target
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-cluster lint fmt generate check-generated image install bench-cluster bench-artifact fuzz clean
+.PHONY: help demo test test-fast test-cluster lint fmt generate check-generated image install plugin bench-cluster bench-artifact fuzz clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +42,11 @@ image: ## Build the operator's image and push it to the cluster's registry
 
 install: ## Install the operator of this tree on the cluster, or update it
 	@tests/install
+
+plugin: ## Build the program and put it on the PATH, as minimalimage and as kubectl's plugin
+	cargo build --release
+	install -D "$(CARGO_TARGET_DIR)/release/minimalimage" "$(PLUGIN_DIR)/minimalimage"
+	ln -sf minimalimage "$(PLUGIN_DIR)/kubectl-minimalimage"
 
 bench-cluster: ## Time from apply to Ready beside bare Jobs, on the cluster
 	@tests/bench/cluster

@@ -1,8 +1,15 @@
 //! The command line: types only.
 
-use std::{ffi::OsString, net::SocketAddr, path::PathBuf, str::FromStr};
+mod build;
+mod store;
 
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
+
+pub use build::{
+    BuildArgs, ClusterArgs, ConvertArgs, InputArgs, Output, PlanArgs, RootFileSystem, SecretArgument, SecretFrom,
+};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub use store::{ImagesArgs, ImagesCommand, ListArgs, OrderArgs, PruneRule, Sort, StoreCommand};
 
 /// Builds small, safe container images on Kubernetes from plain Jobs.
 #[derive(Debug, Parser)]
@@ -18,8 +25,14 @@ pub struct Cli {
 pub enum Command {
     /// Build an image on this machine, without a cluster: the same digest as in one.
     Build(Box<BuildArgs>),
+    /// Say what a build would run and why, and run nothing.
+    Plan(Box<PlanArgs>),
+    /// Write a Dockerfile as a MinimalImage with stages.
+    Convert(Box<ConvertArgs>),
     /// List the images that were built on this machine.
     Images(ImagesArgs),
+    /// List the images of a cluster's MinimalImages.
+    List(ListArgs),
     /// What builds on this machine keep: how much it is, and less of it.
     #[command(subcommand)]
     Store(StoreCommand),
@@ -67,181 +80,6 @@ pub enum AgentCommand {
 pub enum SandboxProcess {
     /// The first one in the sandbox's own world.
     Init,
-}
-
-/// What is built on this machine, and where it goes.
-#[derive(Debug, Args)]
-pub struct BuildArgs {
-    /// Directory that is the source, in place of the file's spec.source and its directory. Its `.git` is left out.
-    pub context: Option<PathBuf>,
-    /// The MinimalImage to build, as it would be applied to a cluster. Default: minimalimage.yaml in CONTEXT, else in the
-    /// current directory.
-    #[arg(short, long)]
-    pub file: Option<PathBuf>,
-    /// Build this Dockerfile with CONTEXT, without a MinimalImage. Default, where there is no MinimalImage: Dockerfile in
-    /// CONTEXT.
-    #[arg(long, conflicts_with = "file")]
-    pub dockerfile: Option<PathBuf>,
-    /// The stage of the Dockerfile that becomes the image. Default: the last.
-    #[arg(long, conflicts_with = "file")]
-    pub target: Option<String>,
-    /// Value of an ARG of the Dockerfile. Can be repeated.
-    #[arg(long, value_name = "NAME=VALUE", value_parser = name_and_value, conflicts_with = "file")]
-    pub build_arg: Vec<(String, String)>,
-    /// The Dockerfile's image is called so. Can be repeated, with the same repository. Default: localhost/DIRECTORY:latest.
-    #[arg(short, long, value_name = "REPOSITORY[:TAG]", conflicts_with = "file")]
-    pub tag: Vec<String>,
-    /// A secret for `RUN --mount=type=secret`. Can be repeated.
-    #[arg(long, value_name = "id=ID,(src=FILE|env=NAME)")]
-    pub secret: Vec<SecretArgument>,
-    /// Push to spec.destination, with its tags. The login comes from the Docker config file, as for docker push.
-    #[arg(long)]
-    pub push: bool,
-    /// Write the image to oci:DIRECTORY, oci-archive:FILE or docker-archive:FILE (for docker load). Can be repeated.
-    #[arg(short, long, value_name = "KIND:PATH")]
-    pub output: Vec<Output>,
-    /// Write digest, tags and sizes to this file, as JSON.
-    #[arg(long, value_name = "FILE")]
-    pub metadata_file: Option<PathBuf>,
-    /// Print the result as JSON.
-    #[arg(long, conflicts_with = "quiet")]
-    pub json: bool,
-    /// Print the digest alone.
-    #[arg(short, long)]
-    pub quiet: bool,
-    /// Run every stage although its artifact is known.
-    #[arg(long)]
-    pub no_cache: bool,
-    /// Ask the registries what tags point to although that was asked a moment ago.
-    #[arg(long)]
-    pub pull: bool,
-    /// OCI runtime by name or path. Default: the first found of runc, crun and youki.
-    #[arg(long, env = "MINIMALIMAGE_RUNTIME")]
-    pub runtime: Option<PathBuf>,
-    /// Where builder layers, artifacts and images are kept. Default: minimalimage in XDG_DATA_HOME or ~/.local/share.
-    #[arg(long, env = "MINIMALIMAGE_STORE")]
-    pub store: Option<PathBuf>,
-    /// YAML file: registry host → plainHttp, caCertificates (PEM), mirrors; as for the operator.
-    #[arg(long, env = "MINIMALIMAGE_REGISTRIES_FILE")]
-    pub registries_file: Option<PathBuf>,
-}
-
-/// A secret of a build and where its value is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SecretArgument {
-    /// Its name.
-    pub id: String,
-    /// Where its value is.
-    pub from: SecretFrom,
-}
-
-/// Where a secret's value is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SecretFrom {
-    /// In a file.
-    File(PathBuf),
-    /// In a variable of the caller.
-    Variable(String),
-}
-
-impl FromStr for SecretArgument {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (mut id, mut from) = (None, None);
-        for part in text.split(',') {
-            match part.split_once('=') {
-                Some(("id", name)) => id = Some(name.to_owned()),
-                Some(("src" | "source", path)) => from = Some(SecretFrom::File(path.into())),
-                Some(("env", name)) => from = Some(SecretFrom::Variable(name.to_owned())),
-                _ => return Err(format!("`{part}` is unknown, expected id=ID and src=FILE or env=NAME")),
-            }
-        }
-        let id = id.filter(|id| !id.is_empty()).ok_or("it has no id=ID")?;
-        // As docker build has it, a variable of the same name.
-        let from = from.unwrap_or_else(|| SecretFrom::Variable(id.clone()));
-        Ok(Self { id, from })
-    }
-}
-
-fn name_and_value(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("expected NAME=VALUE".into()),
-    }
-}
-
-/// A form in which an image is written to the disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Output {
-    /// An OCI image layout.
-    Oci(PathBuf),
-    /// An OCI image layout in one tar file.
-    OciArchive(PathBuf),
-    /// What `docker save` writes.
-    DockerArchive(PathBuf),
-}
-
-impl FromStr for Output {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let kind = text.split_once(':').filter(|(_, path)| !path.is_empty());
-        match kind.map(|(kind, path)| (kind, PathBuf::from(path))) {
-            Some(("oci", path)) => Ok(Self::Oci(path)),
-            Some(("oci-archive", path)) => Ok(Self::OciArchive(path)),
-            Some(("docker-archive", path)) => Ok(Self::DockerArchive(path)),
-            _ => Err("expected oci:DIRECTORY, oci-archive:FILE or docker-archive:FILE".into()),
-        }
-    }
-}
-
-/// Which images are listed, and in which order.
-#[derive(Debug, Args)]
-pub struct ImagesArgs {
-    /// Only the N built last.
-    #[arg(long, value_name = "N", conflicts_with = "oldest")]
-    pub newest: Option<usize>,
-    /// Only the N built first.
-    #[arg(long, value_name = "N")]
-    pub oldest: Option<usize>,
-    /// What they are sorted by.
-    #[arg(long, value_enum, default_value_t = Sort::Created)]
-    pub sort: Sort,
-    /// As for build.
-    #[arg(long, env = "MINIMALIMAGE_STORE")]
-    pub store: Option<PathBuf>,
-}
-
-/// Orders of a list of images.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Sort {
-    /// The largest first.
-    Size,
-    /// The newest first.
-    Created,
-    /// By repository and tag.
-    Name,
-}
-
-/// The store's subcommands.
-#[derive(Debug, Subcommand)]
-pub enum StoreCommand {
-    /// Show how much is there.
-    Du {
-        /// As for build.
-        #[arg(long, env = "MINIMALIMAGE_STORE")]
-        store: Option<PathBuf>,
-    },
-    /// Remove all that the next build can fetch or make again: builder layers, artifacts, caches. Images stay.
-    Prune {
-        /// Only say what would go.
-        #[arg(long)]
-        dry_run: bool,
-        /// As for build.
-        #[arg(long, env = "MINIMALIMAGE_STORE")]
-        store: Option<PathBuf>,
-    },
 }
 
 /// Settings of the operator; each flag can be given as an environment variable too.

@@ -1,15 +1,15 @@
 //! The one binary: parses the command line, dispatches, and turns errors into exit codes.
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
-use clap::Parser;
+use clap::{CommandFactory as _, FromArgMatches as _};
 use minimalimage::{
     api::crd,
     cli::{AgentCommand, Cli, Command, LogFormat, SandboxProcess},
     cmd::{
         agent::{self, AgentSettings, Remote},
-        build, images, install, lint, operator, package, store,
+        build, convert, images, install, lint, list, operator, package, plan, store,
         wrapper::{self, WrapperSettings},
     },
     domain::task::{AGENT_WORK_DIR, AgentMessage, SHARED_DIR, StageTask, TASK_VARIABLE},
@@ -23,13 +23,23 @@ const SOCKET: &str = "agent.sock";
 fn main() -> ExitCode {
     // Two providers could be compiled in one day; whoever asks for the default gets this one.
     let _first = rustls::crypto::ring::default_provider().install_default();
-    match dispatch(Cli::parse().command) {
+    match dispatch(command_line()) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("minimalimage: {}", chain(error.as_ref()));
             ExitCode::FAILURE
         }
     }
+}
+
+/// As a plugin the program is called as people call it.
+fn command_line() -> Command {
+    let called = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
+    let cli = match called.file_stem().and_then(|name| name.to_str()) {
+        Some("kubectl-minimalimage") => Cli::command().bin_name("kubectl minimalimage"),
+        _ => Cli::command(),
+    };
+    Cli::from_arg_matches(&cli.get_matches()).unwrap_or_else(|error| error.exit()).command
 }
 
 fn dispatch(command: Command) -> anyhow::Result<u8> {
@@ -40,7 +50,20 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
             runtime.shutdown_background();
             result
         }
+        Command::Plan(args) => {
+            let runtime = single_threaded()?;
+            let result = runtime.block_on(plan::run(*args));
+            runtime.shutdown_background();
+            result
+        }
+        Command::Convert(args) => {
+            let runtime = single_threaded()?;
+            let result = runtime.block_on(convert::run(*args)).map(|()| 0);
+            runtime.shutdown_background();
+            result
+        }
         Command::Images(args) => images::run(args).map(|()| 0),
+        Command::List(args) => single_threaded()?.block_on(list::run(args)).map(|()| 0),
         Command::Store(command) => single_threaded()?.block_on(store::run(command)).map(|()| 0),
         // Both before there is any thread, which the kernel would not let into other namespaces.
         Command::Sandbox { process: None } => Ok(sandbox::enter()?),

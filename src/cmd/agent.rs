@@ -13,7 +13,7 @@ use std::{
 };
 
 pub use backend::{Backend, LayerStream, LayerUpload, UploadError};
-use inputs::Inputs;
+pub(super) use inputs::{Inputs, ignore_of};
 use outputs::Outputs;
 pub use remote::Remote;
 use snapshots::Snapshots;

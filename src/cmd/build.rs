@@ -2,6 +2,7 @@
 
 mod backend;
 mod images;
+mod inputs;
 mod login;
 mod output;
 mod planned;
@@ -16,20 +17,23 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use anyhow::{Context as _, bail};
 use tokio::task::JoinSet;
 
+pub(super) use inputs::listing;
 pub(super) use login::keychain;
 use output::Finished;
-use planned::{Planned, planned};
+pub(super) use planned::{Planned, planned};
 use stage::{Done, StageJob};
 use summary::Summary;
 pub(super) use summary::columns;
-use world::{World, blocking};
+pub(super) use world::World;
+use world::blocking;
 
 use crate::{
+    api::v1alpha1::MinimalImageSpec,
     cli::BuildArgs,
     domain::{
         artifact::{Artifact, OutputReport},
         files_layer,
-        image::{self, BaseImage, SourcedLayer},
+        image::{self, BaseImage, Image, SourcedLayer},
         plan::{Draft, LayerPlan, Pins, Plan, Problem, SourceKind, StagePlan},
     },
     shell::{
@@ -48,8 +52,7 @@ const INTERRUPTED: u8 = 130;
 /// When the file cannot be used, a stage fails, or a registry or the disk does not do its part.
 pub async fn run(args: BuildArgs) -> anyhow::Result<u8> {
     let mut termination = Termination::new().context("failed to listen for signals")?;
-    let (world, draft) = world(args)?;
-    let world = Arc::new(world);
+    let (world, draft) = world(args, true)?;
     let mut work = std::pin::pin!(build(&world, draft));
     let result = tokio::select! {
         result = &mut work => Some(result),
@@ -67,8 +70,9 @@ pub async fn run(args: BuildArgs) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-fn world(mut args: BuildArgs) -> anyhow::Result<(World, Draft)> {
-    let context = match &args.context {
+/// What is built and where; without `secrets` no stage can be run.
+pub(super) fn world(mut args: BuildArgs, secrets: bool) -> anyhow::Result<(Arc<World>, Draft)> {
+    let context = match &args.input.context {
         Some(path) => {
             let found = path.canonicalize().with_context(|| format!("failed to find {}", path.display()))?;
             anyhow::ensure!(found.is_dir(), "{} is not a directory", path.display());
@@ -76,9 +80,10 @@ fn world(mut args: BuildArgs) -> anyhow::Result<(World, Draft)> {
         }
         None => None,
     };
-    let (file, mut spec) = resource::spec(&mut args)?;
+    let (file, mut spec) = resource::spec(&mut args.input)?;
+    let hidden = context.is_some() && spec.source.as_ref().is_some_and(|source| source.inline.is_some());
     let nameless = if context.is_some() { resource::with_context(&mut spec) } else { Vec::new() };
-    let draft = Draft::new(&spec).map_err(|problems| refused(&file, &problems))?;
+    let draft = draft(&file, &spec)?;
     if let (None, Some(SourceKind::ConfigMap { name })) =
         (&context, draft.outline().source.as_ref().map(|source| &source.kind))
     {
@@ -86,13 +91,23 @@ fn world(mut args: BuildArgs) -> anyhow::Result<(World, Draft)> {
             "its source is the ConfigMap {name}, which only a cluster has: give a directory with its files as CONTEXT"
         );
     }
-    let secrets = resource::secrets(&args, spec.dockerfile.as_ref())?;
-    let store = Store::open(args.store.clone())?;
+    let secrets = if secrets { resource::secrets(&args.input, spec.dockerfile.as_ref())? } else { BTreeMap::new() };
+    let store = Store::open(args.input.store.clone())?;
     let world = World::new(args, (draft.outline().clone(), secrets), context, store);
+    if hidden {
+        let words =
+            "the files of spec.source.inline are not used: CONTEXT takes their place; leave it out to build them";
+        world.progress.warn(words);
+    }
     for tag in nameless {
         world.progress.warn(&format!("the tag {tag} is left out: CONTEXT is files, not a commit"));
     }
-    Ok((world, draft))
+    Ok((Arc::new(world), draft))
+}
+
+/// The spec's draft; `file` is for the message that it cannot be used.
+pub(super) fn draft(file: &Path, spec: &MinimalImageSpec) -> anyhow::Result<Draft> {
+    Draft::new(spec).map_err(|problems| refused(file, &problems))
 }
 
 fn refused(file: &Path, problems: &[Problem]) -> anyhow::Error {
@@ -133,10 +148,9 @@ async fn build(world: &Arc<World>, draft: Draft) -> anyhow::Result<Summary> {
         anyhow::anyhow!("{}", lines.join("; "))
     })?;
     let done = stages(world, &plan, &pins).await?;
+    world.remember(&done, &pins).await;
     let artifacts: BTreeMap<&str, &Artifact> = done.iter().map(|done| (done.stage.as_str(), &done.artifact)).collect();
-    let (layers, reports) = layers(world, &plan, &artifacts)?;
-    let base = base(world, &plan, &images)?;
-    let image = image::assemble(base.as_ref(), &layers, &plan.image, &world.outline.platform)?;
+    let Assembled { image, layers, reports } = assemble(world, &plan, &artifacts, &images)?;
     world.store.write(&image.config)?;
     world.store.write(&image.manifest)?;
     let base = plan.base.as_ref().map(|base| base.repository().clone());
@@ -218,6 +232,29 @@ async fn stages(world: &Arc<World>, plan: &Plan, pins: &Pins) -> anyhow::Result<
     }
     anyhow::ensure!(waiting.is_empty(), "stages are left whose inputs never came");
     Ok(done)
+}
+
+/// An image put together, with what its own layers hold.
+pub(super) struct Assembled {
+    /// The image.
+    pub image: Image,
+    /// Its own layers, in the store.
+    pub layers: Vec<SourcedLayer>,
+    /// What they hold.
+    pub reports: Vec<OutputReport>,
+}
+
+/// Puts the image together.
+pub(super) fn assemble(
+    world: &World,
+    plan: &Plan,
+    artifacts: &BTreeMap<&str, &Artifact>,
+    images: &BTreeMap<String, Resolved>,
+) -> anyhow::Result<Assembled> {
+    let (layers, reports) = layers(world, plan, artifacts)?;
+    let base = base(world, plan, images)?;
+    let image = image::assemble(base.as_ref(), &layers, &plan.image, &world.outline.platform)?;
+    Ok(Assembled { image, layers, reports })
 }
 
 /// The image's own layers, in the store, and what they hold.

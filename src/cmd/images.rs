@@ -5,19 +5,64 @@ use std::io::{self, Write as _};
 use anyhow::Context as _;
 use jiff::Timestamp;
 
-use super::build::columns;
+use super::{
+    build::columns,
+    table::{Place, age, ordered},
+};
 use crate::{
-    cli::{ImagesArgs, Sort},
-    domain::value::human_size,
+    cli::{ImagesArgs, ImagesCommand},
+    domain::value::{Reference, human_size},
     shell::store::{BuiltImage, Store},
 };
 
-/// Prints the list.
+/// Fewer digits of a digest are more likely a name.
+const DIGITS: usize = 6;
+
+/// Prints the list, or takes images off it.
 ///
 /// # Errors
-/// When there is no store.
+/// When there is no store, or no such image.
 pub fn run(args: ImagesArgs) -> anyhow::Result<()> {
-    let images = selected(Store::open(args.store.clone())?.images(), &args);
+    if let Some(ImagesCommand::Rm { images, store }) = args.command {
+        return remove(&Store::open(store)?, &images);
+    }
+    let place = |image: &BuiltImage| Place {
+        created: Some(image.created),
+        size: image.size,
+        name: vec![image.repository.clone(), image.tag.clone()],
+    };
+    let images = ordered(Store::open(args.store)?.images(), &args.order, place);
+    let text = if args.json { serde_json::to_string_pretty(&images)? } else { table(&images) };
+    writeln!(io::stdout().lock(), "{}", text.trim_end()).context("failed to print the list")
+}
+
+/// All of them or none: a name that leads nowhere is found before anything is removed.
+fn remove(store: &Store, names: &[String]) -> anyhow::Result<()> {
+    let known = store.images();
+    let mut found = Vec::new();
+    for name in names {
+        let reference = name.parse::<Reference>().ok();
+        let (repository, tag) = match &reference {
+            Some(reference) => (reference.repository().to_string(), reference.tag().unwrap_or("latest")),
+            None => (String::new(), ""),
+        };
+        let digits = name.strip_prefix("sha256:").unwrap_or(name);
+        let is_meant = |image: &&BuiltImage| {
+            let named = image.repository == repository && image.tag == tag;
+            named || digits.len() >= DIGITS && image.digest.hex().starts_with(digits)
+        };
+        let before = found.len();
+        found.extend(known.iter().filter(is_meant));
+        anyhow::ensure!(found.len() > before, "no image is called {name}: `minimalimage images` lists them");
+    }
+    for image in found {
+        store.remove_image(image)?;
+        writeln!(io::stdout().lock(), "removed {}:{}", image.repository, image.tag).context("failed to print")?;
+    }
+    Ok(())
+}
+
+fn table(images: &[BuiltImage]) -> String {
     let now = Timestamp::now().as_second();
     let mut rows = vec![["REPOSITORY", "TAG", "DIGEST", "CREATED", "SIZE", "COMPRESSED", "BASE"].map(str::to_owned)];
     rows.extend(images.iter().map(|image| {
@@ -31,68 +76,5 @@ pub fn run(args: ImagesArgs) -> anyhow::Result<()> {
             image.base.clone(),
         ]
     }));
-    write!(io::stdout().lock(), "{}", columns(&rows)).context("failed to print the list")
-}
-
-fn selected(mut images: Vec<BuiltImage>, args: &ImagesArgs) -> Vec<BuiltImage> {
-    let name = |image: &BuiltImage| (image.repository.clone(), image.tag.clone());
-    images.sort_by_key(|image| (std::cmp::Reverse(image.created), name(image)));
-    match (args.newest, args.oldest) {
-        (Some(count), _) => images.truncate(count),
-        (None, Some(count)) => drop(images.drain(..images.len().saturating_sub(count))),
-        (None, None) => {}
-    }
-    match args.sort {
-        Sort::Created => {}
-        Sort::Size => images.sort_by_key(|image| (std::cmp::Reverse(image.size), name(image))),
-        Sort::Name => images.sort_by_key(name),
-    }
-    images
-}
-
-/// How long ago, in one unit.
-fn age(seconds: i64) -> String {
-    let units = [(86400, "days"), (3600, "hours"), (60, "minutes"), (1, "seconds")];
-    let unit = units.into_iter().find(|(length, _)| seconds >= 2 * length);
-    unit.map_or_else(|| "just now".to_owned(), |(length, name)| format!("{} {name} ago", seconds / length))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::value::Digest;
-
-    fn image(name: &str, created: i64, size: u64) -> BuiltImage {
-        BuiltImage {
-            repository: name.into(),
-            tag: "latest".into(),
-            digest: Digest::of(name.as_bytes()),
-            created,
-            size,
-            compressed_size: size,
-            base: "scratch".into(),
-        }
-    }
-
-    #[test]
-    fn the_newest_and_oldest_are_chosen_before_they_are_sorted() {
-        let images = || vec![image("b", 2, 10), image("a", 1, 30), image("c", 3, 20)];
-        let names = |newest, oldest, sort| {
-            let args = ImagesArgs { newest, oldest, sort, store: None };
-            selected(images(), &args).into_iter().map(|image| image.repository).collect::<String>()
-        };
-        assert_eq!(names(None, None, Sort::Created), "cba");
-        assert_eq!(names(None, None, Sort::Size), "acb");
-        assert_eq!(names(None, None, Sort::Name), "abc");
-        assert_eq!(names(Some(2), None, Sort::Size), "cb");
-        assert_eq!(names(None, Some(2), Sort::Created), "ba");
-    }
-
-    #[test]
-    fn ages_are_in_one_unit() {
-        for (seconds, text) in [(0, "just now"), (59, "59 seconds ago"), (7300, "2 hours ago"), (200_000, "2 days ago")]
-        {
-            assert_eq!(age(seconds), text);
-        }
-    }
+    columns(&rows)
 }

@@ -1,5 +1,7 @@
 //! `store`: how much builds on this machine keep, and less of it.
 
+mod prune;
+
 use std::io::{self, Write as _};
 
 use anyhow::Context as _;
@@ -28,7 +30,10 @@ pub async fn run(command: StoreCommand) -> anyhow::Result<()> {
             }));
             write!(io::stdout().lock(), "{}", columns(&rows)).context("failed to print the list")
         }
-        StoreCommand::Prune { dry_run, store } => {
+        StoreCommand::Prune { registry: Some(repository), rule, dry_run, registries_file, .. } => {
+            prune::run(&repository, &rule, dry_run, registries_file.as_deref()).await
+        }
+        StoreCommand::Prune { dry_run, store, .. } => {
             let store = Store::open(store)?;
             let hold = store.exclusive()?;
             let before: u64 = store.usage().iter().map(|usage| usage.prunable).sum();

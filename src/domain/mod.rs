@@ -3,6 +3,8 @@
 pub mod archive;
 pub mod artifact;
 pub mod bundle;
+pub mod changes;
+pub mod convert;
 pub mod credentials;
 pub mod decide;
 pub mod dockerfile;
@@ -19,6 +21,7 @@ pub mod media_type;
 pub mod observed;
 pub mod passwd;
 pub mod plan;
+pub mod prune;
 pub mod recipe;
 pub mod record;
 pub mod resource_file;

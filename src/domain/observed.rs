@@ -10,6 +10,7 @@ use crate::api::conditions::{Reason, truncated};
 
 use super::{
     job::{ATTEMPT_ANNOTATION, KEY_ANNOTATION, SNAPSHOT_ANNOTATION, STAGE_LABEL},
+    plan::TIMEOUT_ADVICE,
     snapshot::{Made, Prefix},
     task::{AGENT_CONTAINER, AgentFailure, AgentMessage, BUILD_CONTAINER, FailureReason},
     value::Digest,
@@ -182,7 +183,10 @@ fn pod_state(pod: &Pod) -> JobState {
     let at = terminated_at(agent).or_else(|| terminated_at(build));
     match status.reason.as_deref() {
         Some("DeadlineExceeded") => {
-            return failed(Reason::Timeout, "the stage took longer than its timeout", build, at, false);
+            let limit = pod.spec.as_ref().and_then(|spec| spec.active_deadline_seconds);
+            let limit = limit.map(|seconds| format!(" of {seconds} s")).unwrap_or_default();
+            let message = format!("the stage took longer than its timeout{limit}: {TIMEOUT_ADVICE}");
+            return failed(Reason::Timeout, &message, build, at, false);
         }
         Some(reason @ ("Evicted" | "Preempted" | "NodeLost" | "Shutdown" | "NodeShutdown" | "Terminated")) => {
             let detail = status.message.clone().unwrap_or_default();

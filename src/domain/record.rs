@@ -1,6 +1,7 @@
 //! Records: an index in the cache repository, tagged with a key and signed, that says which artifact belongs to it.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use jiff::Timestamp;
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use serde_json::{Value, json};
 
@@ -13,6 +14,8 @@ use super::{
 
 const KEY: &str = "dev.minimalimage.key";
 const SIGNATURE: &str = "dev.minimalimage.signature";
+/// A pre-defined annotation key of the OCI image-spec. Not signed: it tells pruning what is old, and nothing else.
+const CREATED: &str = "org.opencontainers.image.created";
 
 /// The operator's key, with which it vouches for what it has read from its own agents.
 pub struct Signer(Ed25519KeyPair);
@@ -37,16 +40,22 @@ impl Signer {
         BASE64.encode(self.0.public_key())
     }
 
-    /// The record for `key` in `repository`: the artifact manifest `artifact` of `size` bytes.
+    /// The record for `key` in `repository`, made `now`: the artifact manifest `artifact` of `size` bytes.
     #[must_use]
-    pub fn record(&self, key: &Key, repository: &Repository, artifact: Digest, size: u64) -> Vec<u8> {
+    pub fn record(
+        &self,
+        key: &Key,
+        repository: &Repository,
+        (artifact, size): (Digest, u64),
+        now: Timestamp,
+    ) -> Vec<u8> {
         let signature = self.0.sign(&statement(key, repository, artifact));
         let record = json!({
             "schemaVersion": 2,
             "mediaType": media_type::INDEX,
             "artifactType": RECORD_TYPE,
             "manifests": [{"mediaType": media_type::MANIFEST, "digest": artifact.to_string(), "size": size}],
-            "annotations": {KEY: key.to_string(), SIGNATURE: BASE64.encode(signature)},
+            "annotations": {KEY: key.to_string(), SIGNATURE: BASE64.encode(signature), CREATED: now.to_string()},
         });
         record.to_string().into_bytes()
     }
@@ -63,6 +72,32 @@ pub fn verified_artifact(record: &[u8], key: &Key, repository: &Repository, publ
     let public_key = BASE64.decode(public_key).ok()?;
     UnparsedPublicKey::new(&ED25519, public_key).verify(&statement(key, repository, artifact), &signature).ok()?;
     Some(artifact)
+}
+
+/// What a record says of itself, whoever signed it; for pruning.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimedRecord {
+    /// The key's digits.
+    pub key: String,
+    /// Digest of its artifact's manifest.
+    pub artifact: Digest,
+    /// When it was made; records of older versions do not say.
+    pub created: Option<Timestamp>,
+}
+
+/// Reads a manifest as a record; none for anything else.
+#[must_use]
+pub fn claimed(manifest: &[u8]) -> Option<ClaimedRecord> {
+    let record: Value = serde_json::from_slice(manifest).ok()?;
+    let annotation = |name: &str| record.get("annotations")?.get(name)?.as_str();
+    let [artifact] = &record.get("manifests")?.as_array()?[..] else { return None };
+    (record.get("artifactType")?.as_str()? == RECORD_TYPE).then_some(())?;
+    annotation(SIGNATURE)?;
+    Some(ClaimedRecord {
+        key: annotation(KEY)?.to_owned(),
+        artifact: artifact.get("digest")?.as_str()?.parse().ok()?,
+        created: annotation(CREATED).and_then(|time| time.parse().ok()),
+    })
 }
 
 /// What is signed. The artifact's digest covers its layers' digests and diff IDs.
@@ -94,7 +129,10 @@ mod tests {
         let repository: Repository = "registry.example.com/app-cache".parse().unwrap();
         let elsewhere = repository.with_suffix("2");
         let artifact = Digest::of(b"artifact");
-        let record = signer.record(&key("a"), &repository, artifact, 10);
+        let now: Timestamp = "2026-01-31T10:00:00Z".parse().unwrap();
+        let record = signer.record(&key("a"), &repository, (artifact, 10), now);
+        let claim = ClaimedRecord { key: key("a").to_string(), artifact, created: Some(now) };
+        assert_eq!((claimed(&record), claimed(b"{}")), (Some(claim), None));
         let public = signer.public_key();
         assert_eq!(verified_artifact(&record, &key("a"), &repository, &public), Some(artifact));
         assert_eq!(verified_artifact(&record, &key("b"), &repository, &public), None);

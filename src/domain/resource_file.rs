@@ -93,6 +93,18 @@ status: {anything: 1}
     }
 
     #[test]
+    fn the_readme_s_resources_are_read() {
+        let readme = include_str!("../../README.md");
+        let starts: Vec<_> = readme.match_indices("apiVersion:").map(|(start, _)| start).collect();
+        assert_eq!(starts.len(), 2);
+        for start in starts {
+            let text: Vec<_> = readme[start..].lines().take_while(|line| !["```", "EOF"].contains(line)).collect();
+            let resource = parse(&text.join("\n")).unwrap();
+            assert!(crate::domain::plan::Draft::new(&resource.spec).is_ok(), "{}", resource.name);
+        }
+    }
+
+    #[test]
     fn whatever_a_cluster_would_refuse_is_refused_with_its_place() {
         for (from, to, words) in [
             ("destination: {repository", "destinatoin: {repository", &["destinatoin", "line 6"][..]),

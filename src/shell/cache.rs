@@ -1,6 +1,7 @@
 //! The cache repository: artifacts by digest, and signed records that find them by key.
 
 use bytes::Bytes;
+use jiff::Timestamp;
 
 use crate::{
     domain::{
@@ -97,7 +98,7 @@ impl Cache {
     /// # Errors
     /// When the repository does not take it.
     pub async fn record(&self, signer: &Signer, key: &Key, artifact: Digest, size: u64) -> Result<(), RegistryError> {
-        let record = signer.record(key, &self.repository, artifact, size);
+        let record = signer.record(key, &self.repository, (artifact, size), Timestamp::now());
         let Ok(reference) = self.repository.tagged(&key.tag()) else { return Ok(()) };
         self.client.push_manifest(&reference, media_type::INDEX, Bytes::from(record)).await.map(|_| ())
     }

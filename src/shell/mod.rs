@@ -4,6 +4,7 @@ pub mod cache;
 pub mod cluster;
 pub mod collect;
 pub mod health;
+pub mod kubeconfig;
 pub mod layout;
 pub mod lease;
 pub mod metrics;

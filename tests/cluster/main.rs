@@ -6,6 +6,7 @@
 mod bases;
 mod between;
 mod builds;
+mod commands;
 mod dockerfiles;
 mod examples;
 mod failures;

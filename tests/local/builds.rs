@@ -122,6 +122,46 @@ async fn layers_are_unpacked_as_the_specification_says() {
 }
 
 #[tokio::test]
+async fn where_there_are_no_overlays_stages_get_a_copy_with_the_same_files() {
+    for user in users() {
+        let machine = Machine::new(user).await;
+        let paths = "/bin /etc /emptied /gone /usr";
+        let script = format!("for f in $(find {paths} | sort); do stat -c '%n %f %u:%g' $f; done >out; ls / >>out");
+        machine.stage(&script);
+        let overlay = machine.build(&[]);
+        let copied = machine.build(&["--no-cache", "--rootfs", "copy"]);
+        assert_eq!(copied["digest"], overlay["digest"]);
+        if user.uid != 0 {
+            continue;
+        }
+        // An overlay cannot be over another one's files.
+        let script = "mkdir lower upper work-of-it store && mount -t overlay overlay \
+                      -o lowerdir=lower,upperdir=upper,workdir=work-of-it store && cd work && \
+                      exec ../minimalimage build --json --store ../store .";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script]).current_dir(machine.directory.path());
+        let output = command.env("HOME", machine.path("home")).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.contains("each stage gets a copy"), "{said}");
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(found["digest"], overlay["digest"]);
+    }
+}
+
+#[tokio::test]
+async fn files_of_the_spec_are_not_silently_replaced() {
+    let machine = Machine::new(users()[0]).await;
+    machine.file("a", "of the directory");
+    machine.resource(
+        "  source: {inline: {files: [{path: a, content: of the spec}]}}\n  image: {copy: [{from: source, source: a, destination: /a}]}\n  \
+         destination: {repository: r.example.com/app}\n",
+    );
+    let said = |arguments: &[&str]| String::from_utf8(machine.run(arguments).stderr).unwrap();
+    assert!(said(&["build", "."]).contains("spec.source.inline are not used"));
+    assert!(!said(&["build"]).contains("not used"));
+}
+
+#[tokio::test]
 async fn stages_have_a_pods_environment() {
     for user in users() {
         let machine = Machine::new(user).await;

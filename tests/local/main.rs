@@ -3,9 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers that fail fail their test")]
 
 mod builds;
+mod converts;
 #[path = "../support/distribution.rs"]
 mod distribution;
 mod dockerfiles;
 mod isolation;
+mod plans;
 mod snapshots;
+mod stores;
 mod support;

@@ -167,7 +167,7 @@ impl Machine {
         text.lines().map(str::to_owned).collect()
     }
 
-    fn client() -> Client {
+    pub fn client() -> Client {
         let ranges = vec!["127.0.0.0/8".to_owned()];
         Registry::new(&Network { allowed_ranges: ranges, ..Network::default() }).unwrap().with(Keychain::default())
     }
@@ -232,7 +232,7 @@ pub fn architecture() -> &'static str {
     if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }
 }
 
-fn first_layer(owner: u64) -> Vec<u8> {
+pub fn first_layer(owner: u64) -> Vec<u8> {
     let mut layer = Layer::default();
     let busybox = fs::read("/bin/busybox").expect("this test needs busybox-static, which tests/setup installs");
     for directory in ["bin", "etc", "tmp", "gone", "emptied", "usr", "usr/lib"] {

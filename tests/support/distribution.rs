@@ -20,13 +20,17 @@ pub struct Distribution {
 
 impl Distribution {
     pub fn start(with_password: bool) -> Self {
+        Self::configured(with_password, true)
+    }
+
+    pub fn configured(with_password: bool, deletes: bool) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path();
         let password = root.join("htpasswd");
         std::fs::write(&password, HTPASSWD).unwrap();
         let auth = format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", password.display());
         let config = format!(
-            "version: 0.1\nlog:\n  level: info\nstorage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: true\n\
+            "version: 0.1\nlog:\n  level: info\nstorage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: {deletes}\n\
              http:\n  addr: 127.0.0.1:0\n  secret: test\n{}",
             root.join("data").display(),
             if with_password { auth.as_str() } else { "" }

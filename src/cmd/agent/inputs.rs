@@ -101,7 +101,7 @@ fn prepare(recipe: &Recipe, root: &Path) -> Result<Inputs, AgentFailure> {
 }
 
 /// What the recipe hides of the source.
-pub(super) fn ignore_of(recipe: &Recipe) -> Result<Ignore, AgentFailure> {
+pub fn ignore_of(recipe: &Recipe) -> Result<Ignore, AgentFailure> {
     Ignore::parse(&recipe.ignore.join("\n")).map_err(|problems| {
         let problems: Vec<_> = problems.iter().map(Problem::sentence).collect();
         AgentFailure::new(FailureReason::SourceInvalid, format!("the ignore file: {}", problems.join("; ")))

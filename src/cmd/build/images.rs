@@ -9,8 +9,12 @@ use serde::Deserialize;
 
 use super::world::{World, blocking};
 use crate::{
-    domain::artifact::Layer,
-    domain::value::{Descriptor, Digest, Platform, Reference, Repository},
+    cli::RootFileSystem,
+    domain::{
+        artifact::Layer,
+        image::RuntimeConfig,
+        value::{Descriptor, Digest, Platform, Reference, Repository},
+    },
     shell::{
         registry::{Client, RegistryError},
         sandbox::{PackedLayer, Request, Session, Unpack},
@@ -28,6 +32,8 @@ const TRANSFERS: usize = 4;
 pub struct Builder {
     /// Names of its unpacked layers, lowest first.
     pub chains: Vec<String>,
+    /// Whether all layers are in the only one of them.
+    pub flat: bool,
     /// Variables of its config.
     pub env: Vec<String>,
     /// User of its config.
@@ -39,25 +45,12 @@ struct Manifest {
     layers: Vec<Descriptor>,
 }
 
-#[derive(Deserialize)]
-struct Config {
-    #[serde(default)]
-    config: Option<Settings>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "PascalCase", default)]
-struct Settings {
-    env: Option<Vec<String>>,
-    user: Option<String>,
-}
-
 impl World {
     /// What `reference` points to: as remembered where it is pinned or was just looked up, else by its registry.
     pub async fn resolve(&self, reference: &Reference) -> anyhow::Result<Resolved> {
         let known = self.store.resolved(reference, &self.outline.platform);
         let usable = |known: &&Resolved| {
-            let fresh = !self.args.pull && (0..FRESH).contains(&self.now.as_second().saturating_sub(known.time));
+            let fresh = !self.args.input.pull && (0..FRESH).contains(&self.now.as_second().saturating_sub(known.time));
             reference.digest().is_some() || fresh
         };
         if let Some(known) = known.as_ref().filter(usable) {
@@ -112,21 +105,34 @@ impl World {
         snapshot: &[Layer],
     ) -> anyhow::Result<Builder> {
         let image = self.resolve(reference).await?;
-        let config: Config = serde_json::from_slice(&self.blob(image.config)?).context("its config is broken")?;
-        let Settings { env, user } = config.config.unwrap_or_default();
+        let RuntimeConfig { env, user, .. } = RuntimeConfig::parse(&self.blob(image.config)?);
         let mut layers = self.layers(&image)?;
         layers.extend(snapshot.iter().map(Layer::descriptor));
-        let mut chains: Vec<String> = Vec::new();
-        for layer in &layers {
-            let below = chains.last().map(String::as_str).unwrap_or_default();
-            chains.push(Digest::of(format!("{below} {}", layer.digest).as_bytes()).short(32));
-        }
-        let builder = Builder { chains, env: env.unwrap_or_default(), user: user.unwrap_or_default() };
+        let env = env.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let stacked = Builder { chains: chains(&layers), flat: false, env, user };
+        // One for all layers: its name is the uppermost one's, which stands for all below it too.
+        let top = stacked.chains.last().map(|top| format!("{top}-flat"));
+        let flat = Builder { chains: top.into_iter().collect(), flat: true, ..stacked.clone() };
+        let builder = match self.args.rootfs {
+            RootFileSystem::Copy => flat,
+            RootFileSystem::Auto if self.is_unpacked(&stacked) => stacked,
+            RootFileSystem::Auto if self.is_unpacked(&flat) || !self.has_overlays().await? => flat,
+            RootFileSystem::Auto | RootFileSystem::Overlay => stacked,
+        };
         if !self.is_unpacked(&builder) {
             let pulled = self.pull(stage, reference, &layers, &builder).await;
             pulled.with_context(|| format!("failed to pull {reference}"))?;
         }
         Ok(builder)
+    }
+
+    /// Whether the store's file system and this user can have overlays.
+    async fn has_overlays(&self) -> anyhow::Result<bool> {
+        let directory = self.store.run_directory()?;
+        let probe = Request::Probe { directory: directory.path().to_owned() };
+        let Err(error) = Session::start(&probe).await?.finish().await else { return Ok(true) };
+        self.progress.warn(&format!("each stage gets a copy of its builder image, which takes time and room: {error}"));
+        Ok(false)
     }
 
     fn is_unpacked(&self, builder: &Builder) -> bool {
@@ -148,20 +154,18 @@ impl World {
             return Ok(());
         }
         let chains = self.store.chains();
-        let missing: Vec<Descriptor> = layers
-            .iter()
-            .zip(&builder.chains)
-            .filter(|(_, chain)| !chains.join(chain).exists())
-            .map(|(layer, _)| layer.clone())
-            .collect();
+        let names = self::chains(layers);
+        let missing = layers.iter().zip(&names).filter(|(_, chain)| builder.flat || !chains.join(chain).exists());
+        let missing: Vec<Descriptor> = missing.map(|(layer, _)| layer.clone()).collect();
         let fetched = self.fetch(stage, reference.repository(), &missing).await?;
         self.progress.state(stage, "unpacking");
         let scratch = self.store.run_directory()?;
-        let packed = layers.iter().zip(&builder.chains);
+        let packed = layers.iter().zip(&names);
         let packed = packed
             .map(|(layer, chain)| PackedLayer { blob: self.store.blob(layer.digest), chain: chain.clone() })
             .collect();
-        let unpack = Unpack { chains, scratch: scratch.path().to_owned(), layers: packed };
+        let flat = builder.chains.first().filter(|_| builder.flat).cloned();
+        let unpack = Unpack { chains, scratch: scratch.path().to_owned(), layers: packed, flat };
         Session::start(&Request::Unpack(unpack)).await?.finish().await?;
         // Unpacked they are enough, and twice as much is too much.
         for digest in fetched {
@@ -206,6 +210,16 @@ impl World {
         blocking(move || writer.finish()).await?;
         Ok(())
     }
+}
+
+/// Names of unpacked layers, each of which stands for that layer over those before it.
+fn chains(layers: &[Descriptor]) -> Vec<String> {
+    let mut chains: Vec<String> = Vec::new();
+    for layer in layers {
+        let below = chains.last().map(String::as_str).unwrap_or_default();
+        chains.push(Digest::of(format!("{below} {}", layer.digest).as_bytes()).short(32));
+    }
+    chains
 }
 
 /// The registry's platform names for this machine.

@@ -55,7 +55,7 @@ pub async fn planned(world: &Arc<World>, draft: Draft) -> anyhow::Result<Planned
 
 impl Planned {
     fn new(plan: Plan, revision: Option<String>, found: Vec<(Reference, Resolved)>) -> Self {
-        let images = found.iter().map(|(reference, found)| (reference.clone(), found.digest)).collect();
+        let images = found.iter().map(|(reference, found)| (reference.clone(), found.manifest)).collect();
         let resolved = found.into_iter().map(|(reference, found)| (reference.to_string(), found)).collect();
         Self { plan, pins: Pins { revision, images }, images: resolved }
     }
@@ -92,7 +92,7 @@ async fn texts(
     let Some(task) = world.source_task(revision).filter(|_| !paths.is_empty()) else { return Ok(BTreeMap::new()) };
     let root = world.source(&task).await.map_err(|failure| anyhow!(failure.message))?;
     let read = |path: String| {
-        let beside = world.args.dockerfile.as_ref().filter(|file| path.starts_with(&*file.to_string_lossy()));
+        let beside = world.args.input.dockerfile.as_ref().filter(|file| path.starts_with(&*file.to_string_lossy()));
         let content = match beside {
             Some(_) => read_file(Path::new("/"), &std::path::absolute(&path)?.to_string_lossy()),
             None => read_file(&root, &path),

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::{
     api::v1alpha1::{DockerfileSpec, InlineSource, MinimalImageSpec, Source},
-    cli::{BuildArgs, SecretFrom},
+    cli::{InputArgs, SecretFrom},
     domain::{environment::SECRET_VARIABLE, resource_file, value::Reference},
 };
 
@@ -23,7 +23,7 @@ const DOCKERFILE: &str = "Dockerfile";
 ///
 /// # Errors
 /// When there is no such file, or it cannot be used.
-pub fn spec(args: &mut BuildArgs) -> anyhow::Result<(PathBuf, MinimalImageSpec)> {
+pub fn spec(args: &mut InputArgs) -> anyhow::Result<(PathBuf, MinimalImageSpec)> {
     if args.dockerfile.is_none() && args.file.is_none() {
         find(args);
     }
@@ -40,7 +40,7 @@ pub fn spec(args: &mut BuildArgs) -> anyhow::Result<(PathBuf, MinimalImageSpec)>
 }
 
 /// A MinimalImage in the context or here, else a Dockerfile in the context.
-fn find(args: &mut BuildArgs) {
+fn find(args: &mut InputArgs) {
     let in_context = |name: &str| args.context.as_ref().map(|context| context.join(name)).filter(|path| path.exists());
     let here = Path::new(FILE).exists().then(|| FILE.into());
     match in_context(FILE).or(here) {
@@ -49,7 +49,7 @@ fn find(args: &mut BuildArgs) {
     }
 }
 
-fn of_dockerfile(args: &BuildArgs, path: &Path) -> anyhow::Result<MinimalImageSpec> {
+fn of_dockerfile(args: &InputArgs, path: &Path) -> anyhow::Result<MinimalImageSpec> {
     let Some(context) = &args.context else { bail!("--dockerfile needs CONTEXT, the directory that it copies from") };
     let tags: Vec<Reference> = args.tag.iter().map(|tag| tag.parse()).collect::<Result<_, _>>()?;
     let repository = match tags.first() {
@@ -90,7 +90,7 @@ pub fn with_context(spec: &mut MinimalImageSpec) -> Vec<String> {
 ///
 /// # Errors
 /// When one is not given, or cannot be read.
-pub fn secrets(args: &BuildArgs, dockerfile: Option<&DockerfileSpec>) -> anyhow::Result<BTreeMap<String, String>> {
+pub fn secrets(args: &InputArgs, dockerfile: Option<&DockerfileSpec>) -> anyhow::Result<BTreeMap<String, String>> {
     let wanted = dockerfile.iter().flat_map(|dockerfile| &dockerfile.secrets).enumerate();
     let value = |(index, secret): (usize, &crate::api::v1alpha1::BuildSecret)| {
         let id = &secret.id;

@@ -35,12 +35,12 @@ use crate::{
         environment::HOST_NAME,
         job,
         passwd::{group, passwd},
-        plan::{Account, Pins, RESTRICTED_USER, StagePlan},
+        plan::{Account, Pins, RESTRICTED_USER, StagePlan, TIMEOUT_ADVICE},
         recipe::Recipe,
         settings::Settings,
         snapshot::SnapshotTask,
         task::{AgentFailure, AgentMessage, FailureReason, SHARED_DIR, StageTask},
-        value::human_size,
+        value::{Digest, human_size},
     },
     shell::{
         sandbox::{Request, Run, Session, find_runtime},
@@ -66,6 +66,10 @@ pub struct Done {
     pub stage: String,
     /// Its artifact.
     pub artifact: Artifact,
+    /// What was to be done.
+    pub recipe: Recipe,
+    /// Digest of what it saw of the source; none where that was not looked at.
+    pub source: Option<Digest>,
     /// Whether it was there before.
     pub cached: bool,
     /// How long it took.
@@ -124,7 +128,7 @@ impl StageJob {
             self.world.store.record(&quick, digest)?;
         }
         let artifact = self.world.store.artifact(digest).context("the agent's artifact is not in the store")?;
-        Ok(self.done(artifact, message.cached, start, rest))
+        Ok(Done { source: message.source, ..self.done(artifact, message.cached, start, rest) })
     }
 
     /// Remembers the snapshots that the agent made on top of `layers`.
@@ -152,7 +156,8 @@ impl StageJob {
         let size = artifact.layers.iter().map(|layer| layer.size).sum();
         let how = if cached { "cached".to_owned() } else { format!("done in {:.1} s", start.elapsed().as_secs_f32()) };
         self.world.progress.done(&self.stage.name, &format!("{how}, {}", human_size(size)));
-        Done { stage: self.stage.name.clone(), artifact, cached, time: start.elapsed(), rest }
+        let (stage, recipe) = (self.stage.name.clone(), self.recipe.clone());
+        Done { stage, artifact, recipe, source: None, cached, time: start.elapsed(), rest }
     }
 
     /// Agent and sandbox side by side; the sandbox only when the agent finds nothing.
@@ -209,7 +214,7 @@ impl StageJob {
             () = timeout => {
                 let limit = self.stage.timeout.as_secs();
                 sandbox.abort();
-                Err(anyhow!("stage {} took longer than its timeout of {limit} s", self.stage.name))
+                Err(anyhow!("stage {} took longer than its timeout of {limit} s: {TIMEOUT_ADVICE}", self.stage.name))
             }
         }
     }
@@ -313,6 +318,7 @@ fn run(world: &World, plan: &StagePlan, builder: &Builder, directory: &RunDirect
         name: directory.name(),
         chains: world.store.chains(),
         layers: builder.chains.clone(),
+        flat: builder.flat,
         directory: own.to_owned(),
         runtime,
         kind,

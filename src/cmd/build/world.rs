@@ -109,7 +109,7 @@ impl World {
     /// How servers are reached: everywhere, since nobody but this user says where to.
     pub fn network(&self) -> anyhow::Result<Network> {
         Ok(Network {
-            registries: registries(self.args.registries_file.as_deref())?,
+            registries: registries(self.args.input.registries_file.as_deref())?,
             allowed_ranges: vec!["0.0.0.0/0".into(), "::/0".into()],
             ..Network::default()
         })

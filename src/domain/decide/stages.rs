@@ -15,7 +15,7 @@ use crate::{
         image::SourcedLayer,
         job::{self, StageRun},
         observed::{JobFact, JobFailure, JobState},
-        plan::{LayerPlan, OutputReference, Pins, Plan, StagePlan},
+        plan::{LayerPlan, OutputReference, Pins, Plan, StagePlan, TIMEOUT_ADVICE},
         recipe::{Key, Recipe},
         settings::backoff,
         snapshot::Keep,
@@ -216,7 +216,10 @@ impl<'a> Walk<'a> {
         let timeout = self.plan.stages.iter().find(|stage| stage.name == job.stage)?.timeout;
         (self.since(job.created) > timeout).then(|| JobFailure {
             reason: Reason::Timeout,
-            message: format!("the stage did not start within its timeout: {waits_for}"),
+            message: format!(
+                "the stage did not start within its timeout of {} s: {waits_for}; mend that, or {TIMEOUT_ADVICE}",
+                timeout.as_secs()
+            ),
             exit_code: None,
             log_tail: None,
             transient: false,

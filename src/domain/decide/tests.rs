@@ -784,6 +784,8 @@ fn a_pod_that_never_starts_is_late_by_the_stages_timeout() {
     world.now += 601;
     world.pass();
     assert_eq!(world.ready().1, "Timeout");
+    let message = &find(&world.status().conditions, READY).unwrap().message;
+    assert!(message.contains("600 s: no node; mend that, or raise spec.stages[].timeout"), "{message}");
 }
 
 #[test]

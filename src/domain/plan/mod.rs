@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::v1alpha1::{DockerfileSpec, ImageSpec, MinimalImageSpec, PodSecurity, Stage};
 
-use stages::{DEFAULT_TIMEOUT, SOURCE_DATE_EPOCH, source_stage};
+use stages::{DEFAULT_TIMEOUT, source_stage};
 
 use super::{
     artifact::Artifact,
@@ -24,6 +24,7 @@ use super::{
 
 pub use dockerfile::{DockerfileError, DockerfilePlan, OpenDockerfile};
 pub use sources::{GitTarget, SourceKind, SourcePlan};
+pub use stages::SOURCE_DATE_EPOCH;
 
 /// Name of the stage that stands for the source: it has no builder image.
 pub const SOURCE_STAGE: &str = "source";
@@ -33,6 +34,8 @@ pub const RESTRICTED_USER: u32 = 65532;
 pub const WORKSPACE: &str = "/workspace";
 /// Home directory of the user of a restricted stage.
 pub const HOME: &str = "/home/build";
+/// What to do for a stage that takes too long.
+pub const TIMEOUT_ADVICE: &str = "raise spec.stages[].timeout, or spec.dockerfile.pod.timeout";
 /// The directories that a restricted stage can write to.
 pub const WRITABLE: [&str; 3] = [WORKSPACE, "/tmp", HOME];
 

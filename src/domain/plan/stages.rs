@@ -21,7 +21,7 @@ use super::{
 
 pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_hours(1);
 /// Every stage sees this time instead of none, so that tools which honour it give the same bytes twice.
-pub(super) const SOURCE_DATE_EPOCH: (&str, &str) = ("SOURCE_DATE_EPOCH", "0");
+pub const SOURCE_DATE_EPOCH: (&str, &str) = ("SOURCE_DATE_EPOCH", "0");
 
 /// The needed stages in order, the others' names, and the image's layers.
 pub(super) struct Graph {

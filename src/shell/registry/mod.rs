@@ -3,10 +3,12 @@
 //! - `transport`: one request with authorization, redirects and retries.
 //! - `token`, `challenge`: who may do what, in the registry's and its token server's words.
 //! - `read`, `blob`, `resolve`: what a registry has; mirrors are asked first.
+//! - `delete`: which tags there are, and less of them.
 //! - `push`, `upload`: what it gets; mounted or left alone where that is possible.
 
 mod blob;
 mod challenge;
+mod delete;
 mod error;
 mod push;
 mod read;

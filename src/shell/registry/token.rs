@@ -37,6 +37,10 @@ impl Scope {
         Self::with(repository, "pull,push")
     }
 
+    pub fn delete(repository: &Repository) -> Self {
+        Self::with(repository, "delete,pull")
+    }
+
     /// Both scopes in one token.
     pub fn and(mut self, other: Self) -> Self {
         self.0.extend(other.0);

@@ -38,6 +38,7 @@ const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 pub(super) fn serve(request: Request) -> Result<u8, SandboxError> {
     match request {
         Request::Unpack(unpack) => unpack_all(&unpack).map(|()| 0),
+        Request::Probe { directory } => probe(&directory).map(|()| 0),
         Request::Run(run) => {
             let result = start(&run);
             // Files of many owners: only here can all of them be removed.
@@ -54,6 +55,9 @@ pub(super) fn serve(request: Request) -> Result<u8, SandboxError> {
 fn unpack_all(unpack: &Unpack) -> Result<(), SandboxError> {
     let limit = Rlimit { current: Some(UNPACK_MEMORY), maximum: Some(UNPACK_MEMORY) };
     setrlimit(Resource::As, limit).map_err(|error| SandboxError::Namespaces(error.into()))?;
+    if let Some(name) = &unpack.flat {
+        return unpack_flat(unpack, name);
+    }
     let mut below: Vec<String> = Vec::new();
     for layer in &unpack.layers {
         let place = unpack.chains.join(&layer.chain);
@@ -61,10 +65,7 @@ fn unpack_all(unpack: &Unpack) -> Result<(), SandboxError> {
             let scratch = unpack.scratch.join(&layer.chain);
             remove(&scratch)?;
             let root = Root { chains: &unpack.chains, below: &below, scratch: &scratch }.mounted(false)?;
-            let read = File::open(&layer.blob)
-                .and_then(|file| decompressed(BufReader::with_capacity(1 << 17, file)))
-                .map_err(|source| SandboxError::file(&layer.blob, source))?;
-            let applied = apply(&root, read).map_err(|source| SandboxError::Layer { source });
+            let applied = apply_blob(&root, &layer.blob);
             if !below.is_empty() {
                 unmount(&root, UnmountFlags::DETACH).map_err(|error| SandboxError::file(&root, error.into()))?;
             }
@@ -76,6 +77,38 @@ fn unpack_all(unpack: &Unpack) -> Result<(), SandboxError> {
         below.push(layer.chain.clone());
     }
     Ok(())
+}
+
+/// All layers in one directory, each over those before it.
+fn unpack_flat(unpack: &Unpack, name: &str) -> Result<(), SandboxError> {
+    let (place, scratch) = (unpack.chains.join(name), unpack.scratch.join(name));
+    remove(&scratch)?;
+    fs::create_dir_all(&scratch).map_err(|source| SandboxError::file(&scratch, source))?;
+    for layer in &unpack.layers {
+        apply_blob(&scratch, &layer.blob)?;
+    }
+    fs::rename(&scratch, &place).map_err(|source| SandboxError::file(&place, source))
+}
+
+fn apply_blob(root: &Path, blob: &Path) -> Result<(), SandboxError> {
+    let read = File::open(blob)
+        .and_then(|file| decompressed(BufReader::with_capacity(1 << 17, file)))
+        .map_err(|source| SandboxError::file(blob, source))?;
+    apply(root, read).map_err(|source| SandboxError::Layer { source })
+}
+
+/// Whether an overlay can be mounted: of two directories, as with an image of two layers.
+fn probe(directory: &Path) -> Result<(), SandboxError> {
+    let chains = directory.join("chains");
+    let below = ["one", "two"].map(str::to_owned);
+    for name in &below {
+        let path = chains.join(name);
+        fs::create_dir_all(&path).map_err(|source| SandboxError::file(&path, source))?;
+    }
+    let scratch = directory.join("scratch");
+    let mounted = Root { chains: &chains, below: &below, scratch: &scratch }.mounted(false).map(drop);
+    remove(&scratch)?;
+    mounted
 }
 
 /// A root file system: layers that are there, and a directory for what comes on top.
@@ -127,8 +160,24 @@ impl Root<'_> {
     }
 }
 
+/// A copy of the image's files, with owners, links and attributes: what cp(1) does everywhere, sharing blocks where it can.
+fn copied(run: &Run) -> Result<PathBuf, SandboxError> {
+    let upper = run.directory.join("upper");
+    let Some(from) = run.layers.first() else {
+        return fs::create_dir_all(&upper).map(|()| upper.clone()).map_err(|source| SandboxError::file(&upper, source));
+    };
+    let program = Path::new("cp");
+    let copy = Command::new(program).arg("-a").arg(run.chains.join(from)).arg(&upper).stdin(Stdio::null()).status();
+    let copy = copy.map_err(|source| SandboxError::Start { program: program.into(), source })?;
+    if copy.success() { Ok(upper) } else { Err(SandboxError::Failed("failed to copy the builder image".into())) }
+}
+
 fn start(run: &Run) -> Result<u8, SandboxError> {
-    let root = Root { chains: &run.chains, below: &run.layers, scratch: &run.directory }.mounted(true)?;
+    let root = if run.flat {
+        copied(run)?
+    } else {
+        Root { chains: &run.chains, below: &run.layers, scratch: &run.directory }.mounted(true)?
+    };
     let many_users = has_many_users();
     let user = match (run.account == Account::Restricted, many_users) {
         (_, false) => User::default(),

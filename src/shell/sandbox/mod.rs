@@ -40,6 +40,11 @@ pub enum Request {
     Unpack(Unpack),
     /// Run a stage's wrapper.
     Run(Box<Run>),
+    /// Mount an overlay in a directory that is made for it, and take it away again.
+    Probe {
+        /// The directory, in the file system of the store.
+        directory: PathBuf,
+    },
     /// Remove directories whose files belong to many users.
     Remove {
         /// Which.
@@ -57,6 +62,8 @@ pub struct Unpack {
     pub scratch: PathBuf,
     /// The layers.
     pub layers: Vec<PackedLayer>,
+    /// The name of a directory that gets all layers in one, where overlays cannot be mounted; none keeps them apart.
+    pub flat: Option<String>,
 }
 
 /// A layer and where it goes.
@@ -79,6 +86,8 @@ pub struct Run {
     pub chains: PathBuf,
     /// The builder image's layers, lowest first.
     pub layers: Vec<String>,
+    /// Whether the root file system is a copy of the only layer, because overlays cannot be mounted.
+    pub flat: bool,
     /// What is the run's own; root file system, bundle and volumes are made in it.
     pub directory: PathBuf,
     /// The OCI runtime.

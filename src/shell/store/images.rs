@@ -1,6 +1,6 @@
 //! The list of images that were built here.
 
-use std::fs;
+use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
 
@@ -33,8 +33,19 @@ impl Store {
     /// # Errors
     /// When the disk says no.
     pub fn add_image(&self, image: &BuiltImage) -> Result<(), StoreError> {
-        let name = Digest::of(format!("{}:{}", image.repository, image.tag).as_bytes()).hex();
-        self.put_json("images", &name, image)
+        self.put_json("images", &name(image), image)
+    }
+
+    /// Takes an image off the list; one that is not on it does no harm.
+    ///
+    /// # Errors
+    /// When the disk says no.
+    pub fn remove_image(&self, image: &BuiltImage) -> Result<(), StoreError> {
+        let path = self.root.join("images").join(name(image));
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result.map_err(|source| StoreError::file(&path, source)),
+        }
     }
 
     /// All images, in no order.
@@ -43,4 +54,8 @@ impl Store {
         let entries = fs::read_dir(self.root.join("images")).into_iter().flatten().flatten();
         entries.filter_map(|entry| serde_json::from_slice(&fs::read(entry.path()).ok()?).ok()).collect()
     }
+}
+
+fn name(image: &BuiltImage) -> String {
+    Digest::of(format!("{}:{}", image.repository, image.tag).as_bytes()).hex()
 }

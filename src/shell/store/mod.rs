@@ -25,6 +25,7 @@ pub use usage::Usage;
 
 use crate::domain::{
     artifact::{self, Artifact},
+    changes::StageInputs,
     recipe::Key,
     value::{Digest, DigestHasher, Platform, Reference},
 };
@@ -100,8 +101,20 @@ impl Store {
         let root = path.or_else(|| Some(data()?.join("minimalimage"))).ok_or(StoreError::NoPlace)?;
         let root = std::path::absolute(&root).map_err(|source| StoreError::file(&root, source))?;
         let store = Self { root };
-        for name in ["blobs", "partial", "keys", "snapshots", "resolved", "chains", "runs", "images", "caches", "locks"]
-        {
+        let folders = [
+            "blobs",
+            "partial",
+            "keys",
+            "snapshots",
+            "inputs",
+            "resolved",
+            "chains",
+            "runs",
+            "images",
+            "caches",
+            "locks",
+        ];
+        for name in folders {
             let path = store.root.join(name);
             // Nobody else: it holds what builds made, and sockets.
             let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
@@ -208,6 +221,20 @@ impl Store {
     /// When the disk says no.
     pub fn put_snapshot(&self, key: &Key, artifact: Digest, made: i64) -> Result<(), StoreError> {
         self.put_json("snapshots", &key.to_string(), &(artifact, made))
+    }
+
+    /// What the stage `name` was last made from.
+    #[must_use]
+    pub fn inputs(&self, name: &str) -> Option<StageInputs> {
+        self.json("inputs", &Digest::of(name.as_bytes()).hex())
+    }
+
+    /// Remembers what the stage `name` was made from.
+    ///
+    /// # Errors
+    /// When the disk says no.
+    pub fn put_inputs(&self, name: &str, inputs: &StageInputs) -> Result<(), StoreError> {
+        self.put_json("inputs", &Digest::of(name.as_bytes()).hex(), inputs)
     }
 
     /// What `reference` led to when it was last looked up.

@@ -78,7 +78,7 @@ impl Store {
     #[must_use]
     pub fn prunable(&self, _hold: &Lock) -> Vec<PathBuf> {
         let kept = self.image_blobs();
-        let folders = ["blobs", "chains", "caches", "partial", "runs", "keys", "snapshots", "resolved"];
+        let folders = ["blobs", "chains", "caches", "partial", "runs", "keys", "snapshots", "inputs", "resolved"];
         let entries = folders.iter().flat_map(|folder| fs::read_dir(self.root.join(folder)).into_iter().flatten());
         entries.flatten().map(|entry| entry.path()).filter(|path| !kept.contains(path)).collect()
     }
