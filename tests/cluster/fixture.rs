@@ -32,7 +32,7 @@ pub(crate) const TEST_OPERATOR: &str = "minimalimage.dev/test-operator";
 /// A command that waits until the test lets it go on: however busy the machine is, what is to happen meanwhile does.
 pub(crate) const GATE: &str = "until [ -e /tmp/open ]; do sleep 0.1; done";
 /// Longer than any build here takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// One namespace and what it needs around it.
 pub(crate) struct World {

@@ -91,14 +91,8 @@ impl Walk<'_> {
         if next.from == From::Builder || self.progress.no_cache.is_some() || self.snapshots_fail() {
             return Vec::new();
         }
-        let key = |cut: usize| (cut, next.recipe.snapshot_key(cut, self.files_before(next, cut)));
+        let key = |cut: usize| (cut, next.recipe.snapshot_key(cut, files_before(&next.from, cut)));
         self.plan.snapshots(next.stage).cuts.into_iter().rev().map(key).collect()
-    }
-
-    /// What the steps before a cut take, where an agent has told that.
-    fn files_before(&self, next: &Startable, cut: usize) -> Option<Digest> {
-        let From::Files(prefixes) = &next.from else { return None };
-        prefixes.iter().find(|prefix| prefix.step == cut).map(|prefix| prefix.source)
     }
 
     /// The snapshot that spares most. One that cannot be read is none: the builder image does as well.
@@ -107,7 +101,7 @@ impl Walk<'_> {
         self.snapshot_keys(next).into_iter().find_map(|(step, key)| {
             let found = self.pass.facts.snapshots.get(&key)?.as_ref().ok()?.as_ref()?;
             // Of known files the agent needs to hear nothing else.
-            let source = self.files_before(next, step).or(found.source);
+            let source = files_before(&next.from, step).or(found.source);
             let start = Start { image: found.image, step, source };
             found.is_fresh(self.pass.now, max_age).then_some(start)
         })
@@ -120,4 +114,10 @@ impl Walk<'_> {
         let always = self.plan.outline.snapshots.policy == SnapshotPolicy::Always;
         (lately || self.stages.snapshot_failure.is_some()) && !always
     }
+}
+
+/// What the steps before a cut take, where an agent has told that.
+fn files_before(from: &From, cut: usize) -> Option<Digest> {
+    let From::Files(prefixes) = from else { return None };
+    prefixes.iter().find(|prefix| prefix.step == cut).map(|prefix| prefix.source)
 }
