@@ -64,6 +64,9 @@ pub struct InputArgs {
     /// The stage of the Dockerfile that becomes the image. Default: the last.
     #[arg(long, conflicts_with = "file")]
     pub target: Option<String>,
+    /// Let the Dockerfile's last stage run commands: the image is then that stage's own image and all that they leave behind.
+    #[arg(long, conflicts_with = "file")]
+    pub allow_large_base: bool,
     /// Value of an ARG of the Dockerfile. Can be repeated.
     #[arg(long, value_name = "NAME=VALUE", value_parser = name_and_value, conflicts_with = "file")]
     pub build_arg: Vec<(String, String)>,

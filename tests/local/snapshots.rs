@@ -72,7 +72,6 @@ async fn only_what_a_change_reaches_runs_again() {
 async fn a_last_stage_that_may_be_large_is_the_image_with_all_that_it_changed() {
     let text = "FROM BUILDER\nRUN rm -r /gone /emptied && echo made >/made && busybox chmod 4755 /made && ln /made /linked\n\
                 COPY input /copied/\nENV A=1\nUSER builder\nWORKDIR /work/dir\nENTRYPOINT [\"/bin/sh\"]\n";
-    let mut digests = Vec::new();
     for user in users() {
         let machine = Machine::new(user).await;
         machine.push_plain_builder().await;
@@ -95,9 +94,7 @@ async fn a_last_stage_that_may_be_large_is_the_image_with_all_that_it_changed() 
         }
         assert!(paths.contains(&"bin/busybox"), "the builder image is below");
         assert_eq!(result["layers"].as_array().unwrap().len(), 2, "{result}");
-        digests.push(machine.build(&["--no-cache"])["digest"].clone());
-        assert_eq!(result["digest"], digests[digests.len() - 1], "the same steps give the same bytes");
+        let again = machine.build(&["--no-cache", "--dockerfile", "Dockerfile", "--allow-large-base"]);
+        assert_eq!(result["digest"], again["digest"], "the same steps give the same bytes");
     }
-    digests.dedup();
-    assert_eq!(digests.len(), 1, "{digests:?}");
 }

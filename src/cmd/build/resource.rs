@@ -70,7 +70,7 @@ fn of_dockerfile(args: &InputArgs, path: &Path) -> anyhow::Result<MinimalImageSp
     let secrets = args.secret.iter().map(|secret| json!({"id": secret.id, "valueFrom": nowhere}));
     Ok(serde_json::from_value(json!({
         "dockerfile": {
-            "path": path, "target": args.target,
+            "path": path, "target": args.target, "allowLargeBase": args.allow_large_base,
             "args": arguments.collect::<Vec<_>>(), "secrets": secrets.collect::<Vec<_>>()
         },
         "destination": {"repository": repository, "tags": names}
