@@ -44,9 +44,15 @@ pub enum Command {
     /// Inside a build container: run the steps (used by the operator).
     #[command(hide = true)]
     Wrapper,
-    /// Inside a build container: run one command without a network (used by the wrapper).
+    /// Inside a build container: run one command with less than the wrapper has (used by the wrapper).
     #[command(hide = true)]
-    Offline {
+    Confined {
+        /// The user, the group and further groups that it runs as.
+        #[arg(long, value_delimiter = ',')]
+        user: Vec<u32>,
+        /// Whether it can open no connection.
+        #[arg(long)]
+        offline: bool,
         /// Program and arguments.
         #[arg(last = true, required = true)]
         command: Vec<OsString>,

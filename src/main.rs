@@ -13,7 +13,7 @@ use minimalimage::{
         wrapper::{self, WrapperSettings},
     },
     domain::task::{AGENT_WORK_DIR, AgentMessage, SHARED_DIR, StageTask, TASK_VARIABLE},
-    shell::{chain, offline, sandbox, telemetry},
+    shell::{chain, confined, sandbox, telemetry},
 };
 use tokio::runtime::{Builder, Runtime};
 
@@ -85,9 +85,14 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
             };
             Ok(finish(single_threaded()?, wrapper::run(settings)))
         }
-        Command::Offline { command } => {
-            let error = offline::exec(&command);
-            eprintln!("minimalimage: failed to run without a network: {error}");
+        Command::Confined { user, offline, command } => {
+            let user = match &user[..] {
+                [user, group, groups @ ..] => Some((*user, *group, groups.to_vec())),
+                _ => None,
+            };
+            let error = confined::exec(&command, &confined::Less { user, offline });
+            let program = command.first().map(|program| program.to_string_lossy()).unwrap_or_default();
+            eprintln!("minimalimage: failed to run {program}: {error}");
             Ok(if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 })
         }
         Command::Crd => {

@@ -82,7 +82,7 @@ async fn stage<B: Backend>(
             .map_err(|error| internal(&format!("failed to make {}", source.display()), &error))?;
         message.source_time = backend.fetch_source(origin, &source).await?;
     }
-    let inputs = Inputs::prepare(&task.recipe, &source).await?;
+    let inputs = Inputs::prepare(&task.recipe, &task.places, &source).await?;
     message.source = inputs.digest();
     message.prefixes = inputs.prefixes(&task.snapshots.cuts);
     message.timings.fetch = milliseconds(start.elapsed());
@@ -142,7 +142,13 @@ async fn finish<B: Backend>(
     message: &mut AgentMessage,
 ) -> Result<(), AgentFailure> {
     let start = Instant::now();
-    let outputs = Outputs { recipe: &task.recipe, limits: &task.limits, threads: settings.threads, backend };
+    let outputs = Outputs {
+        recipe: &task.recipe,
+        places: &task.places,
+        limits: &task.limits,
+        threads: settings.threads,
+        backend,
+    };
     let (channel, artifact) = outputs.commit(channel).await?;
     message.artifact = Some(artifact);
     message.timings.pack = milliseconds(start.elapsed());
@@ -192,7 +198,7 @@ async fn run_steps<B: Backend>(
             }
             Frame::Done => return Ok((channel, start.elapsed())),
             Frame::Failed(failure) => {
-                let failure = named(failure, &task.recipe.steps);
+                let failure = named(failure, task);
                 return Err(failure);
             }
             _ => return Err(interrupted(SocketError::Unexpected("within the steps"))),
@@ -257,16 +263,18 @@ fn interrupted(error: SocketError) -> AgentFailure {
 }
 
 /// The same with the words of the step that failed: people know their command, not its number.
-fn named(failure: WrapperFailure, steps: &[Step]) -> AgentFailure {
-    let command = match &failure {
-        WrapperFailure::Step { step, .. } => steps.get(*step).and_then(Step::command_line),
-        _ => None,
+fn named(failure: WrapperFailure, task: &StageTask) -> AgentFailure {
+    let (step, command) = match &failure {
+        WrapperFailure::Step { step, .. } => (Some(*step), task.recipe.steps.get(*step).and_then(Step::command_line)),
+        WrapperFailure::Files { step, .. } => (*step, None),
+        WrapperFailure::Missing { .. } => (None, None),
     };
     let failure = stage_failure(failure);
-    match command {
+    let failure = match command {
         Some(command) => AgentFailure { message: format!("`{command}`: {}", failure.message), ..failure },
         None => failure,
-    }
+    };
+    task.places.at_step(step, failure)
 }
 
 /// What the wrapper's failure means for the stage.
@@ -278,7 +286,7 @@ fn stage_failure(failure: WrapperFailure) -> AgentFailure {
             AgentFailure { exit_code: Some(exit_code), ..AgentFailure::new(FailureReason::StepFailed, text) }
         }
         WrapperFailure::Missing { path, nearby } => missing(&path, &nearby),
-        WrapperFailure::Files { message } => AgentFailure::new(FailureReason::ArtifactInvalid, message),
+        WrapperFailure::Files { message, .. } => AgentFailure::new(FailureReason::ArtifactInvalid, message),
     }
 }
 

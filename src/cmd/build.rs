@@ -143,6 +143,7 @@ async fn build(world: &Arc<World>, draft: Draft) -> anyhow::Result<Summary> {
     clean(world).await?;
     let Planned { plan, pins, images } = until_stopped(world, planned(world, draft)).await?;
     check(world, &plan).context("unable to build this here")?;
+    plan.warnings.iter().for_each(|warning| world.progress.warn(warning));
     let tags = world.outline.expanded_tags(&pins, 0, world.now).map_err(|problems| {
         let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
         anyhow::anyhow!("{}", lines.join("; "))

@@ -11,11 +11,18 @@ use serde::Serialize;
 
 use crate::{
     cli::{LintArgs, LintFormat},
-    domain::dockerfile::{Problem, lint, parse, parse::MAX_BYTES},
+    domain::{
+        dockerfile::{Problem, lint, parse, parse::MAX_BYTES},
+        plan::refusals,
+    },
 };
 
 /// What syntax errors are called where a rule's name stands.
 const SYNTAX: &str = "syntax";
+/// What `build` does not take.
+const REFUSED: &str = "refused";
+/// What it takes with `allowLargeBase` alone.
+const NOT_MINIMAL: &str = "not-minimal";
 
 /// One finding, as `--format json` prints it.
 #[derive(Debug, Serialize)]
@@ -70,10 +77,18 @@ fn look_at(file: &Path) -> anyhow::Result<Vec<Finding>> {
     };
     Ok(match parse(&text) {
         Err(problems) => problems.into_iter().map(|problem| finding(Severity::Error, SYNTAX, problem)).collect(),
-        Ok(dockerfile) => lint::lint(&dockerfile)
-            .into_iter()
-            .map(|warning| finding(Severity::Warning, warning.rule, warning.problem))
-            .collect(),
+        Ok(dockerfile) => {
+            let warnings = lint::lint(&dockerfile).into_iter();
+            let mut findings: Vec<_> =
+                warnings.map(|warning| finding(Severity::Warning, warning.rule, warning.problem)).collect();
+            let text = String::from_utf8_lossy(&text);
+            let refused = refusals(&text, true);
+            let not_minimal = refusals(&text, false).into_iter().filter(|problem| !refused.contains(problem));
+            findings.extend(not_minimal.map(|problem| finding(Severity::Warning, NOT_MINIMAL, problem)));
+            findings.extend(refused.into_iter().map(|problem| finding(Severity::Error, REFUSED, problem)));
+            findings.sort_by_key(|finding| (finding.line, finding.column));
+            findings
+        }
     })
 }
 

@@ -19,7 +19,7 @@ use crate::{
         environment::{CA_BUNDLES, environment},
         files_layer,
         passwd::{FALLBACK_HOME, User, home, look_up},
-        recipe::{Output, Owner, Parents, Step, TextFile},
+        recipe::{Output, Parents, Step, TextFile},
         tail::LastBytes,
         value::ImagePath,
         wire::{Frame, Setup, WrapperFailure},
@@ -32,8 +32,8 @@ use crate::{
         snapshot::{Changes, Times},
         socket::{Channel, SocketError},
         steps::{Interrupt, Process, Steps, TERMINATED},
-        transient::{ASIDE, Transient},
-        unpack::{unpack, unpack_for_a_while},
+        transient::Transient,
+        unpack::{Manner, unpack, unpack_for_a_while},
     },
 };
 
@@ -135,14 +135,19 @@ fn steps(
     for (index, step) in setup.steps.iter().enumerate().skip(setup.snapshots.start) {
         keeper.keep(index, channel)?;
         failure = one_step(settings, (index, step), channel, (&mut runner, &mut transient))?;
-        if failure.is_some() {
+        if let Some(failure) = &mut failure {
+            if let WrapperFailure::Files { step, .. } = failure {
+                *step = Some(index);
+            }
             break;
         }
     }
     let log = runner.finish().context("failed to end what the steps left running")?;
     let changes = match failure {
         Some(failure) => Err(failure),
-        None => keeper.changes(&setup.outputs).map_err(|error| WrapperFailure::Files { message: error.to_string() }),
+        None => keeper
+            .changes(&setup.outputs)
+            .map_err(|error| WrapperFailure::Files { message: error.to_string(), step: None }),
     };
     let failure = match changes {
         Ok(changes) => return Ok(Ended::Well(changes)),
@@ -171,18 +176,20 @@ fn one_step(
     (runner, transient): (&mut Steps, &mut Transient),
 ) -> anyhow::Result<Option<WrapperFailure>> {
     Ok(match step {
-        Step::CopySource { owner, transient: brief, .. } | Step::CopyArtifact { owner, transient: brief, .. } => {
+        Step::CopySource { owner, transient: brief, names, .. }
+        | Step::CopyArtifact { owner, transient: brief, names, .. } => {
             match container_user(&settings.root, owner.as_deref()) {
-                Err(message) => Some(WrapperFailure::Files { message }),
+                Err(message) => Some(WrapperFailure::Files { message, step: None }),
                 Ok(user) => {
-                    let into = Place { root: &settings.root, owner: user.map(|user| user.owner()) };
+                    let manner = Manner { owner: user.map(|user| user.owner()), names: names.as_ref() };
+                    let into = Place { root: &settings.root, manner };
                     copy(channel, index, &into, brief.then_some(transient))?
                 }
             }
         }
         Step::Run { .. } => run_step(settings, (index, step), runner, transient)?,
         Step::MakeDirectory { path, user } => make_directory(&settings.root, path, user.as_deref()),
-        Step::WriteFiles { files } => write_files(&settings.root, files),
+        Step::WriteFiles { files, owner } => write_files(&settings.root, files, owner.as_deref()),
     })
 }
 
@@ -201,7 +208,7 @@ fn run_step(
     });
     let (user, variables) = match prepared {
         Ok(prepared) => prepared,
-        Err(message) => return Ok(Some(WrapperFailure::Files { message })),
+        Err(message) => return Ok(Some(WrapperFailure::Files { message, step: None })),
     };
     let env = env.clone().into_iter().chain(variables).collect();
     let process = Process { command, env: &env, directory: &directory, user: user.as_ref(), offline: *offline };
@@ -210,14 +217,16 @@ fn run_step(
         return Ok(Some(WrapperFailure::Step { step: index, exit_code }));
     }
     let left = transient.leave().err();
-    Ok(left.map(|error| WrapperFailure::Files { message: format!("failed to take a step's mounts away: {error}") }))
+    Ok(left.map(|error| WrapperFailure::Files {
+        message: format!("failed to take a step's mounts away: {error}"),
+        step: None,
+    }))
 }
 
 /// Where a copy goes.
 struct Place<'a> {
     root: &'a Path,
-    /// Whom all of it belongs to, if not as it comes.
-    owner: Option<Owner>,
+    manner: Manner<'a>,
 }
 
 /// The user of the container that a step names.
@@ -233,13 +242,16 @@ fn make_directory(root: &Path, path: &ImagePath, user: Option<&str>) -> Option<W
         rooted::make_directory(root, path.relative().as_ref(), owner)
             .map_err(|error| format!("failed to make {path}: {error}"))
     });
-    made.err().map(|message| WrapperFailure::Files { message })
+    made.err().map(|message| WrapperFailure::Files { message, step: None })
 }
 
-fn write_files(root: &Path, files: &[TextFile]) -> Option<WrapperFailure> {
-    let packed = files_layer::archive(files, Parents::None).map_err(|error| error.to_string());
-    let written = packed.and_then(|archive| unpack(root, &archive[..], None).map_err(|error| error.to_string()));
-    written.err().map(|message| WrapperFailure::Files { message })
+fn write_files(root: &Path, files: &[TextFile], owner: Option<&str>) -> Option<WrapperFailure> {
+    let written = container_user(root, owner).and_then(|user| {
+        let archive = files_layer::archive(files, Parents::None).map_err(|error| error.to_string())?;
+        let manner = Manner { owner: user.map(|user| user.owner()), names: None };
+        unpack(root, &archive[..], manner).map_err(|error| error.to_string())
+    });
+    written.err().map(|message| WrapperFailure::Files { message, step: None })
 }
 
 fn copy(
@@ -251,9 +263,9 @@ fn copy(
     channel.send(&Frame::Want(u32::try_from(step)?))?;
     let mut reader = channel.data_reader();
     let result = match transient {
-        None => unpack(into.root, &mut reader, into.owner),
+        None => unpack(into.root, &mut reader, into.manner),
         Some(transient) => {
-            let written = unpack_for_a_while(into.root, &mut reader, &into.root.join(ASIDE));
+            let written = unpack_for_a_while(into.root, &mut reader);
             written.map(|written| transient.brought(written))
         }
     };
@@ -264,7 +276,7 @@ fn copy(
         Some(Err(error)) => bail!(error),
         _ => bail!(SocketError::Unexpected("within an archive")),
     }
-    Ok(result.err().map(|error| WrapperFailure::Files { message: error.to_string() }))
+    Ok(result.err().map(|error| WrapperFailure::Files { message: error.to_string(), step: None }))
 }
 
 /// Where outputs are taken from.
@@ -298,7 +310,7 @@ pub fn serve_outputs(
             Some(changes) => {
                 changes.write(from.root, Times::Zero, &mut writer).map_err(|source| CollectError::Write { source })
             }
-            None => collect(from.root, &output.items, output.parents, from.scope, from.ignore)
+            None => collect(from.root, output, from.scope, from.ignore)
                 .and_then(|tree| collect::write(&tree, &mut writer).map(drop)),
         };
         let result = written
@@ -314,7 +326,7 @@ pub fn serve_outputs(
 fn failure(error: CollectError) -> WrapperFailure {
     match error {
         CollectError::Missing { source_path, nearby } => WrapperFailure::Missing { path: source_path, nearby },
-        other => WrapperFailure::Files { message: other.to_string().chars().take(1000).collect() },
+        other => WrapperFailure::Files { message: other.to_string().chars().take(1000).collect(), step: None },
     }
 }
 
@@ -322,7 +334,7 @@ fn describe(failure: &WrapperFailure) -> String {
     match failure {
         WrapperFailure::Step { step, exit_code } => format!("step {step} ended with code {exit_code}"),
         WrapperFailure::Missing { path, nearby } => format!("{path} does not exist; near it: {}", nearby.join(", ")),
-        WrapperFailure::Files { message } => message.clone(),
+        WrapperFailure::Files { message, .. } => message.clone(),
     }
 }
 

@@ -138,7 +138,7 @@ mod tests {
     }
 
     fn stage() -> StageInputs {
-        let copy = Step::CopySource { items: Vec::new(), owner: None, transient: false };
+        let copy = Step::CopySource { items: Vec::new(), owner: None, transient: false, names: None };
         let recipe = Recipe {
             format: FORMAT,
             platform: Platform::linux("amd64"),
@@ -149,7 +149,7 @@ mod tests {
             ignore: Vec::new(),
             inputs: vec![Digest::of(b"deps")],
             steps: vec![copy, run("make")],
-            outputs: vec![Output { items: Vec::new(), parents: Parents::All, changes: false }],
+            outputs: vec![Output::copies(Vec::new(), Parents::All)],
         };
         let files = Some(files(&[("go.mod", "1"), ("main.go", "1")]));
         StageInputs { recipe, revision: Some("abc".into()), source: Some(Digest::of(b"1")), files }

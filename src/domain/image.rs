@@ -315,7 +315,12 @@ fn base_config(base: &BaseImage, platform: &Platform) -> Result<Map<String, Valu
 /// What a Dockerfile's last stage does to the inherited config.
 fn runtime_config(config: &mut Map<String, Value>, image: &ImageConfig) {
     if let Some(entrypoint) = &image.entrypoint {
-        config.insert("Entrypoint".into(), json!(entrypoint));
+        // Docker leaves an empty list out, of whatever kind.
+        if entrypoint.is_empty() {
+            config.remove("Entrypoint");
+        } else {
+            config.insert("Entrypoint".into(), json!(entrypoint));
+        }
         // As in Docker: a new ENTRYPOINT makes the base's CMD meaningless.
         config.remove("Cmd");
     }
@@ -338,7 +343,7 @@ fn runtime_config(config: &mut Map<String, Value>, image: &ImageConfig) {
     }
     for (key, list) in [("Cmd", &image.cmd), ("Shell", &image.shell), ("OnBuild", &image.on_build)] {
         match list {
-            Some(list) if list.is_empty() && key == "OnBuild" => drop(config.remove(key)),
+            Some(list) if list.is_empty() => drop(config.remove(key)),
             Some(list) => drop(config.insert(key.into(), json!(list))),
             None => {}
         }

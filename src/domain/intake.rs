@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    recipe::{CopyItem, Output, Owner, Parents},
+    recipe::{CopyItem, Output, Parents},
     tree::{Entry, Kind, PARENT, TreePath, carries_directory, carries_parent},
 };
 
@@ -114,16 +114,16 @@ fn declared(output: &Output, entry: &Entry) -> Result<(), IntakeError> {
     for item in &output.items {
         let explains = match relation(item, &entry.path) {
             Relation::Below => !directory || carries_directory(output.parents, &entry.path),
-            Relation::Above => directory && is_parent(output.parents, entry),
+            Relation::Above => directory && is_parent(output.parents, entry, item),
             Relation::Apart => continue,
         };
-        let parent = directory && is_parent(output.parents, entry);
+        let parent = directory && is_parent(output.parents, entry, item);
         covered |= explains;
         let mode_fits = match (&entry.kind, item.mode) {
             (Kind::Symlink(_), _) => entry.mode == 0o777,
-            (_, Some(mode)) => entry.mode == mode,
-            // A copy that keeps owners takes files as they are.
-            (_, None) => item.owner.is_none() || entry.mode & !plain == 0,
+            (_, Some(mode)) => entry.mode == mode || directory && item.docker.is_some() && entry.mode == mode & 0o777,
+            // A copy that keeps owners takes files as they are, and so does a Dockerfile's.
+            (_, None) => item.docker.is_some() || item.owner.is_none() || entry.mode & !plain == 0,
         };
         if explains && (parent || (mode_fits && item.owner.is_none_or(|owner| entry.owner == owner))) {
             return Ok(());
@@ -135,11 +135,11 @@ fn declared(output: &Output, entry: &Entry) -> Result<(), IntakeError> {
     Err(IntakeError::Undeclared(entry.path.clone()))
 }
 
-fn is_parent(parents: Parents, entry: &Entry) -> bool {
-    let Owner { uid, gid } = PARENT.owner;
+fn is_parent(parents: Parents, entry: &Entry, item: &CopyItem) -> bool {
+    let owner = item.owner.filter(|_| item.docker.is_some()).unwrap_or(PARENT.owner);
     carries_parent(parents, &entry.path)
         && entry.mode == PARENT.mode
-        && (entry.owner.uid, entry.owner.gid) == (uid, gid)
+        && (entry.owner == owner || entry.owner == PARENT.owner)
 }
 
 enum Relation {
@@ -165,14 +165,22 @@ fn relation(item: &CopyItem, path: &TreePath) -> Relation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::recipe::Destination;
+    use crate::domain::recipe::{Destination, Owner};
 
     const USER: Owner = Owner { uid: 7, gid: 8 };
 
     fn item(destination: &str, mode: Option<u32>) -> CopyItem {
         let path = destination.parse().unwrap();
         let destination = Destination { path, directory: destination.ends_with('/') };
-        CopyItem { source: "/x".into(), destination, mode, owner: Some(USER), exclude: Vec::new(), parents: None }
+        CopyItem {
+            source: "/x".into(),
+            destination,
+            mode,
+            owner: Some(USER),
+            exclude: Vec::new(),
+            parents: None,
+            docker: None,
+        }
     }
 
     fn output(parents: Parents) -> Output {

@@ -251,7 +251,8 @@ fn agent_ended(failure: Option<AgentFailure>, build: Option<&ContainerStatus>, a
     };
     let reason = reason.reason();
     let transient = reason.first_retry().is_some();
-    let shown = matches!(reason, Reason::StageFailed | Reason::ArtifactPathMissing).then_some(build).flatten();
+    // Where no command has failed, the container's last words are those of the message.
+    let shown = (reason == Reason::StageFailed).then_some(build).flatten();
     JobState::Failed(JobFailure { exit_code, ..job_failure(reason, &message, shown, at, transient) })
 }
 

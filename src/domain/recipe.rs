@@ -53,6 +53,9 @@ pub enum Step {
         /// Whether it is there for the next `Run` alone: RUN --mount=type=bind.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         transient: bool,
+        /// The destinations of a Dockerfile's COPY; none for other copies.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        names: Option<Names>,
     },
     /// An artifact layer of another stage is unpacked at `/` of the build container.
     CopyArtifact {
@@ -64,6 +67,9 @@ pub enum Step {
         /// As for `CopySource`.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         transient: bool,
+        /// As for `CopySource`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        names: Option<Names>,
     },
     /// A process runs to its end; any exit code but 0 fails the stage.
     Run {
@@ -95,6 +101,9 @@ pub enum Step {
     WriteFiles {
         /// The files.
         files: Vec<TextFile>,
+        /// As for `CopySource`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        owner: Option<String>,
     },
 }
 
@@ -110,17 +119,21 @@ impl Step {
     }
 }
 
+/// Where a Dockerfile's COPY writes, and under which name each file arrives where its destination turns out to be a
+/// directory; empty for destinations that are directories by their writing.
+pub type Names = BTreeMap<ImagePath, String>;
+
 /// Something that a process has only while it runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "type")]
 pub enum RunMount {
-    /// A directory, empty unless the container has one with something in it. What the process leaves there is gone.
+    /// A directory that is empty; one that the container has there comes back behind it.
     Directory {
         /// Where.
         path: ImagePath,
-        /// Permission bits, if it is made.
-        mode: u32,
-        /// Whom it belongs to, if it is made.
+        /// Permission bits; none for those of the directory that the container has there, or 0755.
+        mode: Option<u32>,
+        /// Whom it belongs to.
         owner: Owner,
     },
     /// A program whose text is given.
@@ -141,6 +154,17 @@ pub enum RunMount {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         env: Option<String>,
     },
+}
+
+impl RunMount {
+    /// Where something is made for it.
+    #[must_use]
+    pub fn path(&self) -> Option<&ImagePath> {
+        match self {
+            Self::Directory { path, .. } | Self::Script { path, .. } => Some(path),
+            Self::Secret { file, .. } => file.as_ref().map(|file| &file.path),
+        }
+    }
 }
 
 /// The file of a secret.
@@ -166,19 +190,22 @@ pub struct Output {
     /// In place of items: all that the steps have changed in the container, deletions too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub changes: bool,
+    /// Directories that a layer below is known to hold, with owners that an entry here would take away.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lower: Vec<ImagePath>,
 }
 
 impl Output {
     /// Copies out of the container.
     #[must_use]
     pub fn copies(items: Vec<CopyItem>, parents: Parents) -> Self {
-        Self { items, parents, changes: false }
+        Self { items, parents, changes: false, lower: Vec::new() }
     }
 
     /// All that the steps have changed.
     #[must_use]
     pub fn changes() -> Self {
-        Self { items: Vec::new(), parents: Parents::None, changes: true }
+        Self { items: Vec::new(), parents: Parents::None, changes: true, lower: Vec::new() }
     }
 }
 
@@ -216,6 +243,20 @@ pub struct CopyItem {
     /// Whether matches keep their path below the destination, without so many leading components: COPY --parents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parents: Option<usize>,
+    /// Which instruction of a Dockerfile it is, if it is one: Docker's rules hold to the letter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub docker: Option<Docker>,
+}
+
+/// The instructions that copy. Of a directory both take the contents alone, all modes are kept, what is made on the way to the
+/// destination has the copy's owner, and files that are copied one by one are no hard links of each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Docker {
+    /// COPY, or ADD of what is no archive.
+    Copy,
+    /// ADD, which would unpack an archive.
+    Add,
 }
 
 /// A file whose text is given in the spec or the Dockerfile.
@@ -326,8 +367,8 @@ mod tests {
             ignore: vec!["*.md".into()],
             inputs: vec![Digest::of(b"input")],
             steps: vec![
-                Step::CopySource { items: vec![item(".", "/workspace/")], owner: None, transient: false },
-                Step::CopyArtifact { input: 0, owner: None, transient: false },
+                Step::CopySource { items: vec![item(".", "/workspace/")], owner: None, transient: false, names: None },
+                Step::CopyArtifact { input: 0, owner: None, transient: false, names: None },
                 Step::Run {
                     command: vec!["make".into()],
                     env: BTreeMap::from([("A".into(), "1".into())]),
@@ -349,6 +390,7 @@ mod tests {
             owner: Some(Owner::default()),
             exclude: Vec::new(),
             parents: None,
+            docker: None,
         }
     }
 
@@ -412,7 +454,7 @@ mod tests {
         };
         assert_eq!(line(&["/bin/sh", "-c", "\n  make all\nmake install"]).as_deref(), Some("make all"));
         assert_eq!(line(&["go", "build", "."]).as_deref(), Some("go build ."));
-        assert_eq!(Step::CopyArtifact { input: 0, owner: None, transient: false }.command_line(), None);
+        assert_eq!(Step::CopyArtifact { input: 0, owner: None, transient: false, names: None }.command_line(), None);
     }
 
     #[test]

@@ -51,11 +51,44 @@ pub struct StageTask {
     pub network: Network,
     /// Bounds on everything that comes from outside.
     pub limits: Limits,
+    /// Where its steps are written, for messages.
+    #[serde(default, skip_serializing_if = "Places::is_empty")]
+    pub places: Places,
     /// Whether the build container gets the operator's CA certificates (as a file named by the usual variables).
     pub inject_ca: bool,
     /// What its build container starts from and what is kept of it.
     #[serde(default)]
     pub snapshots: SnapshotTask,
+}
+
+/// Where a stage of a Dockerfile is written, each place as `Dockerfile:12`; all empty for other stages.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Places {
+    /// By step.
+    pub steps: Vec<String>,
+    /// Who copies something out of the stage, by its source.
+    pub sources: BTreeMap<String, String>,
+}
+
+impl Places {
+    /// Whether nothing is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty() && self.sources.is_empty()
+    }
+
+    /// A failure with the place of its step in front.
+    #[must_use]
+    pub fn at_step(&self, step: Option<usize>, failure: AgentFailure) -> AgentFailure {
+        failure.at(step.and_then(|step| self.steps.get(step)))
+    }
+
+    /// A failure with the place of the copy that takes `source` in front.
+    #[must_use]
+    pub fn at_source(&self, source: &str, failure: AgentFailure) -> AgentFailure {
+        failure.at(self.sources.get(source))
+    }
 }
 
 /// Where a source comes from, resolved: it names exactly one content.
@@ -202,6 +235,13 @@ impl AgentFailure {
     /// A failure without an exit code; control characters are escaped, over 500 bytes are cut.
     pub fn new(reason: FailureReason, message: impl AsRef<str>) -> Self {
         Self { reason, message: one_line(message.as_ref().as_bytes(), 500), exit_code: None }
+    }
+
+    fn at(self, place: Option<&String>) -> Self {
+        match place {
+            Some(place) => Self { message: format!("{place}: {}", self.message), ..self },
+            None => self,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The files of one layer before they are written: sorted, with explicit modes and owners. Knows no disk.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
 };
 
@@ -154,8 +154,8 @@ pub enum Content<S> {
     File {
         /// Bytes.
         size: u64,
-        /// Device and inode, when the file has more than one name.
-        inode: Option<(u64, u64)>,
+        /// Device and inode, when the file has more than one name, and which copy it comes with.
+        inode: Option<(u64, u64, usize)>,
         /// How to read it.
         source: S,
     },
@@ -184,6 +184,10 @@ pub const PARENT: Attributes = Attributes { mode: 0o755, owner: Owner { uid: 0, 
 #[derive(Debug, Clone)]
 pub struct FileTree<S> {
     parents: Parents,
+    /// What directories on the way are.
+    parent: Attributes,
+    /// Directories that are there already, below this layer.
+    lower: BTreeSet<TreePath>,
     nodes: BTreeMap<TreePath, (Attributes, Content<S>)>,
 }
 
@@ -191,7 +195,18 @@ impl<S> FileTree<S> {
     /// An empty tree that adds the directories above its entries as `parents` says.
     #[must_use]
     pub fn new(parents: Parents) -> Self {
-        Self { parents, nodes: BTreeMap::new() }
+        Self { parents, parent: PARENT, lower: BTreeSet::new(), nodes: BTreeMap::new() }
+    }
+
+    /// Leaves out directories on the way that a layer below has.
+    #[must_use]
+    pub fn above(self, lower: BTreeSet<TreePath>) -> Self {
+        Self { lower, ..self }
+    }
+
+    /// From here on, directories that nobody describes belong to `owner`.
+    pub fn let_parents_belong_to(&mut self, owner: Owner) {
+        self.parent.owner = owner;
     }
 
     /// Puts something at `path`. A later file or link replaces an earlier one, directories merge and the later one's
@@ -201,8 +216,8 @@ impl<S> FileTree<S> {
             match self.nodes.get(&above) {
                 Some((_, Content::Directory)) => {}
                 Some(_) => return Err(Conflict(above)),
-                None if carries_parent(self.parents, &above) => {
-                    self.nodes.insert(above, (PARENT, Content::Directory));
+                None if carries_parent(self.parents, &above) && !self.lower.contains(&above) => {
+                    self.nodes.insert(above, (self.parent, Content::Directory));
                 }
                 None => {}
             }
@@ -226,7 +241,7 @@ impl<S> FileTree<S> {
     pub fn is_directory(&self, path: &TreePath) -> bool {
         match self.nodes.get(path) {
             Some((_, content)) => matches!(content, Content::Directory),
-            None => self.holds_below(path),
+            None => self.lower.contains(path) || self.holds_below(path),
         }
     }
 
@@ -245,7 +260,7 @@ impl<S> FileTree<S> {
     /// The entries in their one order, with the source of each regular file's bytes. The first name of a file holds the
     /// bytes, the others are hard links to it, unless their mode or owner differs: then they are files of their own.
     pub fn entries(&self) -> impl Iterator<Item = (Entry, Option<&S>)> {
-        let mut first_names: HashMap<((u64, u64), Attributes), TreePath> = HashMap::new();
+        let mut first_names: HashMap<((u64, u64, usize), Attributes), TreePath> = HashMap::new();
         self.nodes.iter().map(move |(path, (attributes, content))| {
             let (kind, source) = match content {
                 Content::Directory => (Kind::Directory, None),
@@ -313,7 +328,7 @@ mod tests {
     }
 
     fn file(source: u8, inode: Option<u64>) -> Content<u8> {
-        Content::File { size: 1, inode: inode.map(|inode| (1, inode)), source }
+        Content::File { size: 1, inode: inode.map(|inode| (1, inode, 0)), source }
     }
 
     fn names(tree: &FileTree<u8>) -> Vec<String> {

@@ -59,6 +59,9 @@ pub enum WrapperFailure {
     Files {
         /// For people.
         message: String,
+        /// The step's index in the recipe, if it is one.
+        #[serde(default)]
+        step: Option<usize>,
     },
 }
 
@@ -179,7 +182,7 @@ mod tests {
     #[test]
     fn frames_survive_a_round_trip() {
         let setup = Setup {
-            steps: vec![Step::CopyArtifact { input: 3, owner: None, transient: false }],
+            steps: vec![Step::CopyArtifact { input: 3, owner: None, transient: false, names: None }],
             outputs: vec![],
             secret_variables: vec![],
             ca_certificates: None,

@@ -1,5 +1,8 @@
 //! Reads what copy items name below a root directory into a [`FileTree`]. Decides nothing about what a layer may hold.
 
+mod archive;
+mod error;
+
 use std::{
     borrow::Cow,
     collections::BTreeSet,
@@ -15,12 +18,15 @@ use std::{
 
 use globset::{GlobBuilder, GlobMatcher};
 
+use archive::is_archive;
+pub use error::CollectError;
+
 use super::rooted::{Last, resolve};
 use crate::domain::{
     dockerfile::{Problem, ignore::Ignore},
     layer::LayerWriter,
-    recipe::{CopyItem, Owner, Parents},
-    tree::{Attributes, Conflict, Content, FileTree, Kind, TreePath, TreePathError},
+    recipe::{CopyItem, Docker, Output, Owner},
+    tree::{Attributes, Content, FileTree, Kind, PARENT, TreePath},
     value::Digest,
 };
 
@@ -37,83 +43,17 @@ pub enum Scope {
     Source,
 }
 
-/// Why files cannot be collected.
-#[derive(Debug, thiserror::Error)]
-pub enum CollectError {
-    /// Nothing is there.
-    #[error("unable to find `{source_path}`")]
-    Missing {
-        /// What was declared.
-        source_path: String,
-        /// Names in the nearest directory that exists.
-        nearby: Vec<String>,
-    },
-    /// A source that is no path below the root, or a broken glob.
-    #[error("unable to copy `{source_path}`: {problem}")]
-    Source {
-        /// What was declared.
-        source_path: String,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// Several matches, one destination.
-    #[error("unable to copy `{0}`: it matches several paths, so the destination must end with /")]
-    SeveralMatches(String),
-    /// A name that a layer cannot hold.
-    #[error("unable to copy {path}: {problem}")]
-    Name {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with its name.
-        problem: TreePathError,
-    },
-    /// A device or FIFO.
-    #[error("unable to copy {0}: it is no file, directory or link")]
-    Kind(PathBuf),
-    /// A privileged file that is meant by its name, so that to leave the bit out would be to break it.
-    #[error(
-        "unable to copy {path}, which is setuid or setgid: declare `mode` for the copy, \"{mode:04o}\" to keep that or \"{plain:04o}\" to drop it", plain = .mode & 0o777
-    )]
-    Privileged {
-        /// The file.
-        path: PathBuf,
-        /// Its mode.
-        mode: u32,
-    },
-    /// Two items that contradict each other.
-    #[error("unable to put the copies together: {0}")]
-    Conflict(#[from] Conflict),
-    /// Whoever takes the archive does not take it, or a file has another size than a moment ago.
-    #[error("failed to write an archive: {source}")]
-    Write {
-        /// Why.
-        source: io::Error,
-    },
-    /// The disk says no.
-    #[error("failed to read {path}: {source}")]
-    Read {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-}
-
-/// Collects `items` below `root`; the tree's sources are paths to open. Nothing outside of `root` is ever read, nor what
+/// Collects an output's items below `root`; the tree's sources are paths to open. Nothing outside of `root` is ever read, nor what
 /// `ignore` hides of it.
-pub fn collect(
-    root: &Path,
-    items: &[CopyItem],
-    parents: Parents,
-    scope: Scope,
-    ignore: &Ignore,
-) -> Result<FileTree<PathBuf>, CollectError> {
+pub fn collect(root: &Path, output: &Output, scope: Scope, ignore: &Ignore) -> Result<FileTree<PathBuf>, CollectError> {
     let mounted = match scope {
         Scope::Container => mounted_files(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()),
         Scope::Source => BTreeSet::new(),
     };
-    let mut collector = Collector { root, scope, mounted, ignore, tree: FileTree::new(parents) };
-    for item in items {
+    let lower = output.lower.iter().filter_map(|path| TreePath::new(path.relative()).ok()).collect();
+    let mut collector =
+        Collector { root, scope, mounted, ignore, copy: 0, tree: FileTree::new(output.parents).above(lower) };
+    for item in &output.items {
         collector.item(item)?;
     }
     Ok(collector.tree)
@@ -146,6 +86,8 @@ struct Collector<'a> {
     mounted: BTreeSet<PathBuf>,
     /// What is not seen, relative to the root.
     ignore: &'a Ignore,
+    /// Which copy comes next, for those whose files are no links of others'.
+    copy: usize,
     tree: FileTree<PathBuf>,
 }
 
@@ -165,10 +107,14 @@ impl Collector<'_> {
         }
         let exclude = patterns(item)?;
         let destination = item.destination.path.relative().as_bytes();
+        let owner = item.owner.filter(|_| item.docker.is_some());
+        self.tree.let_parents_belong_to(owner.unwrap_or_default());
         for named in &matches {
+            self.copy += usize::from(item.docker.is_some());
             // As Docker's COPY: what an item names is followed, links further down are copied as links.
             let path = resolve(self.root, named, Last::Follow).map_err(|source| read(named, source))?;
             let metadata = fs::symlink_metadata(&path).map_err(|source| read(&path, source))?;
+            self.parents(item, named, destination)?;
             let destination = kept_parents(item, named, metadata.is_dir(), destination);
             let top = if metadata.is_dir() { path.clone() } else { path.parent().unwrap_or(&path).to_owned() };
             let found = Found { item, exclude: &exclude, top };
@@ -177,7 +123,7 @@ impl Collector<'_> {
                 continue;
             }
             let mode = metadata.mode() & 0o7777;
-            let changed = item.mode.is_none() && item.owner.is_some();
+            let changed = item.mode.is_none() && item.owner.is_some() && item.docker.is_none();
             if self.scope == Scope::Container && changed && metadata.is_file() && mode & 0o6000 != 0 {
                 return Err(CollectError::Privileged { path, mode });
             }
@@ -188,8 +134,23 @@ impl Collector<'_> {
                 || TreePath::new(&destination[..]).is_ok_and(|path| self.tree.is_directory(&path));
             let target = if into { below(&destination, name) } else { destination };
             if !self.is_hidden(&found, &path) {
+                if item.docker == Some(Docker::Add) && is_archive(&path).map_err(|source| read(&path, source))? {
+                    return Err(CollectError::Archive { source_path: item.source.clone(), path: named.clone() });
+                }
                 self.insert(item, &path, &metadata, target)?;
             }
+        }
+        Ok(())
+    }
+
+    /// COPY --parents keeps the directories above what it copies as they are.
+    fn parents(&mut self, item: &CopyItem, named: &Path, destination: &[u8]) -> Result<(), CollectError> {
+        let (Some(dropped), Some(_)) = (item.parents, item.docker) else { return Ok(()) };
+        let above: Vec<&Path> = named.ancestors().skip(1).filter(|path| path.components().count() > dropped).collect();
+        for named in above.into_iter().rev() {
+            let path = resolve(self.root, named, Last::Follow).map_err(|source| read(named, source))?;
+            let metadata = fs::symlink_metadata(&path).map_err(|source| read(&path, source))?;
+            self.insert(item, &path, &metadata, kept_parents(item, named, true, destination))?;
         }
         Ok(())
     }
@@ -206,7 +167,11 @@ impl Collector<'_> {
         }
         // What only leads to files that are seen again is not there for itself.
         if !destination.is_empty() && !self.is_hidden(found, path) {
-            self.insert(found.item, path, metadata, destination.to_vec())?;
+            if path == found.top && found.item.docker.is_some() && found.item.parents.is_none() {
+                self.make(found.item, path, destination)?;
+            } else {
+                self.insert(found.item, path, metadata, destination.to_vec())?;
+            }
         }
         for name in names(path)? {
             if self.is_git(&name) {
@@ -236,6 +201,19 @@ impl Collector<'_> {
             || relative(&found.top, path).is_some_and(|path| found.exclude.ignores_all_of(&path))
     }
 
+    /// The directory that a directory is copied to has nothing of that but what it holds, and is left as it is where it exists.
+    fn make(&mut self, item: &CopyItem, path: &Path, destination: &[u8]) -> Result<(), CollectError> {
+        let named = |problem| CollectError::Name { path: path.to_owned(), problem };
+        let target = TreePath::new(destination).map_err(named)?;
+        if self.tree.is_directory(&target) {
+            return Ok(());
+        }
+        // mkdir(2) knows the permission bits alone.
+        let mode = item.mode.map_or(PARENT.mode, |mode| mode & 0o777);
+        let attributes = Attributes { mode, owner: item.owner.unwrap_or(PARENT.owner) };
+        Ok(self.tree.insert(target, attributes, Content::Directory)?)
+    }
+
     fn insert(
         &mut self,
         item: &CopyItem,
@@ -250,7 +228,7 @@ impl Collector<'_> {
             let link = fs::read_link(path).map_err(|source| read(path, source))?;
             Content::Symlink(link.as_os_str().as_bytes().to_vec())
         } else if kind.is_file() {
-            let inode = (metadata.nlink() > 1).then(|| (metadata.dev(), metadata.ino()));
+            let inode = (metadata.nlink() > 1).then(|| (metadata.dev(), metadata.ino(), self.copy));
             Content::File { size: metadata.len(), inode, source: path.to_owned() }
         } else if kind.is_socket() {
             // Left behind by daemons and useless without them.
@@ -274,7 +252,7 @@ impl Collector<'_> {
         let mode = metadata.mode();
         match self.scope {
             // As it is, as COPY --from has it.
-            Scope::Container if item.owner.is_none() => mode & 0o7777,
+            Scope::Container if item.owner.is_none() || item.docker.is_some() => mode & 0o7777,
             Scope::Source if metadata.is_dir() || mode & 0o111 != 0 => 0o755,
             Scope::Source => 0o644,
             // In a whole tree, setuid and setgid files come along unasked, and with root as their owner they would be

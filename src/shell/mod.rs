@@ -3,13 +3,13 @@
 pub mod cache;
 pub mod cluster;
 pub mod collect;
+pub mod confined;
 pub mod health;
 pub mod kubeconfig;
 pub mod layout;
 pub mod lease;
 pub mod metrics;
 pub mod net;
-pub mod offline;
 pub mod pack;
 pub mod queue;
 pub mod registry;
@@ -23,6 +23,7 @@ pub mod steps;
 pub mod store;
 pub mod telemetry;
 pub mod transient;
+pub mod undo;
 pub mod unpack;
 
 /// An error with its causes in one line: `failed to reach host: connection refused`.

@@ -16,7 +16,7 @@ use std::{
 
 use tar::{Builder, EntryType, Header};
 
-use super::transient::ASIDE;
+use super::undo::ASIDE;
 
 /// More files than any builder image has; each takes some hundred bytes of the build container's memory.
 const MOST_ENTRIES: usize = 1_000_000;

@@ -111,17 +111,18 @@ impl Steps {
         if let Err(error) = fs::create_dir_all(directory) {
             return self.refuse(CANNOT_RUN, &format!("failed to create {}: {error}", directory.display()));
         }
-        let mut builder = if offline {
-            // We must not lose the network ourselves: a process between us and the command forbids it to itself.
+        let mut builder = if offline || user.is_some() {
+            // We must lose nothing ourselves: a process between us and the command does, and becomes the command.
             let mut builder = Command::new(std::env::current_exe()?);
-            builder.args(["offline", "--", program]);
+            builder.arg("confined").args(offline.then_some("--offline"));
+            builder.args(user.map(|user| format!("--user={}", identity(user)))).args(["--", program]);
             builder
         } else {
             Command::new(program)
         };
         builder.args(arguments).env_clear().envs(&self.environment);
         if let Some(user) = user {
-            builder.env("HOME", &user.home).uid(user.uid).gid(user.gid);
+            builder.env("HOME", &user.home);
         }
         builder.envs(env).current_dir(directory).process_group(0);
         builder.stdin(Stdio::null()).stdout(self.stdout.try_clone()?).stderr(self.stderr.try_clone()?);
@@ -160,6 +161,13 @@ impl Steps {
         writeln!(self.stderr, "minimalimage: {text}")?;
         Ok(code)
     }
+}
+
+/// User, group and all groups; the group is one of them, as container runtimes have it.
+fn identity(user: &User) -> String {
+    let groups = std::iter::once(user.gid).chain(user.groups.iter().copied());
+    let numbers = [user.uid, user.gid].into_iter().chain(groups);
+    numbers.map(|number| number.to_string()).collect::<Vec<_>>().join(",")
 }
 
 fn copy(

@@ -2,41 +2,27 @@
 //! away again, so that nothing of it can be copied out of the stage.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    ffi::OsString,
+    collections::BTreeMap,
     fs,
     io::{self, Write as _},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, chown},
-    path::{Path, PathBuf},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown},
+    path::Path,
 };
 
 use super::{
-    rooted::{Last, make_missing, resolve},
-    unpack::Written,
+    rooted::{Last, resolve},
+    undo::Undo,
 };
 use crate::domain::recipe::{Owner, RunMount, SecretFile};
 
-/// Where what has to make room is kept meanwhile: on the same file system, so that it can be moved.
-pub const ASIDE: &str = ".minimalimage-aside";
-
 /// What is there for the next process, or the running one.
 #[derive(Debug, Default)]
-pub struct Transient {
-    /// Files and links, and directories above what they hold.
-    made: Vec<PathBuf>,
-    /// What had to make room: where it belongs and where it is.
-    aside: Vec<(PathBuf, PathBuf)>,
-    /// Directories that were there, with the names that they held.
-    kept: Vec<(PathBuf, BTreeSet<OsString>)>,
-    /// Directories that are removed with all that they hold.
-    whole: Vec<PathBuf>,
-}
+pub struct Transient(Undo);
 
 impl Transient {
     /// Takes over what was unpacked for the next process.
-    pub fn brought(&mut self, written: Written) {
-        self.made.extend(written.made);
-        self.aside.extend(written.aside);
+    pub fn brought(&mut self, written: Undo) {
+        self.0.append(written);
     }
 
     /// Makes the mounts of a process below `root`; gives the variables that they set. `variable` reads the container's own.
@@ -77,71 +63,39 @@ impl Transient {
     /// # Errors
     /// When something cannot be removed or put back: it could be copied out of the stage, or be missing there.
     pub fn leave(&mut self) -> io::Result<()> {
-        for (directory, names) in self.kept.drain(..) {
-            for entry in fs::read_dir(&directory)? {
-                let entry = entry?;
-                if !names.contains(&entry.file_name()) {
-                    remove(&entry.path())?;
-                }
-            }
-        }
-        for directory in self.whole.drain(..) {
-            remove(&directory)?;
-        }
-        // The innermost first; a directory into which the process has put something of its own stays.
-        for path in self.made.drain(..).rev() {
-            match fs::symlink_metadata(&path) {
-                Ok(metadata) if metadata.is_dir() => drop(fs::remove_dir(&path)),
-                Ok(_) => fs::remove_file(&path)?,
-                Err(_) => {}
-            }
-        }
-        for (place, aside) in self.aside.drain(..) {
-            fs::rename(&aside, &place)?;
-            // Empty once the last one is back.
-            let _ = aside.parent().map(fs::remove_dir);
-        }
-        Ok(())
+        self.0.undo()
     }
 
-    fn directory(&mut self, root: &Path, path: &Path, (mode, owner): (u32, Owner)) -> io::Result<()> {
+    fn directory(&mut self, root: &Path, path: &Path, (mode, owner): (Option<u32>, Owner)) -> io::Result<()> {
         let full = resolve(root, path, Last::Follow)?;
-        if full.is_dir() {
-            let names = fs::read_dir(&full)?.map(|entry| entry.map(|entry| entry.file_name()));
-            self.kept.push((full, names.collect::<io::Result<_>>()?));
+        let there = fs::metadata(&full).ok().filter(fs::Metadata::is_dir);
+        if !self.0.cover(root, &full)? {
             return Ok(());
         }
-        let made = make_missing(root, &full, None)?;
-        fs::set_permissions(&full, fs::Permissions::from_mode(mode))?;
-        if rustix::process::geteuid().is_root() {
-            chown(&full, Some(owner.uid), Some(owner.gid))?;
-        }
-        self.made.extend(made.into_iter().filter(|path| *path != full));
-        self.whole.push(full);
-        Ok(())
-    }
-
-    fn file(&mut self, root: &Path, path: &Path, value: &[u8], (mode, owner): (u32, Owner)) -> io::Result<()> {
-        let full = resolve(root, path, Last::Follow)?;
-        if let Some(above) = full.parent() {
-            self.made.extend(make_missing(root, above, None)?);
-        }
-        // create_new: what is there is the image's own and is not overwritten.
-        let mut opened = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&full)?;
-        self.made.push(full.clone());
-        opened.write_all(value)?;
+        // As a mounted tmpfs takes over mode and owner of what it covers.
+        let (mode, owner) = match (mode, there) {
+            (None, Some(there)) => (there.mode() & 0o7777, Owner { uid: there.uid(), gid: there.gid() }),
+            (mode, _) => (mode.unwrap_or(0o755), owner),
+        };
         if rustix::process::geteuid().is_root() {
             chown(&full, Some(owner.uid), Some(owner.gid))?;
         }
         fs::set_permissions(&full, fs::Permissions::from_mode(mode))
     }
-}
 
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(_) => Ok(()),
+    fn file(&mut self, root: &Path, path: &Path, value: &[u8], (mode, owner): (u32, Owner)) -> io::Result<()> {
+        let full = resolve(root, path, Last::Follow)?;
+        if let Some(above) = full.parent() {
+            self.0.make_missing(root, above)?;
+        }
+        // create_new: what is there is the image's own and is not overwritten.
+        let mut opened = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&full)?;
+        self.0.made(full.clone());
+        opened.write_all(value)?;
+        if rustix::process::geteuid().is_root() {
+            chown(&full, Some(owner.uid), Some(owner.gid))?;
+        }
+        fs::set_permissions(&full, fs::Permissions::from_mode(mode))
     }
 }
 
@@ -192,11 +146,11 @@ mod tests {
             |path: &str| TextFile { path: path.parse().unwrap(), content: "new".into(), mode: 0o644, owner: own() };
         let files = archive(&[file("/src/there"), file("/src/a/b"), file("/deep/er/f")], Parents::None).unwrap();
         let mut transient = Transient::default();
-        transient.brought(unpack_for_a_while(root, &files[..], &root.join(ASIDE)).unwrap());
+        transient.brought(unpack_for_a_while(root, &files[..]).unwrap());
         let mounts = [
-            RunMount::Directory { path: "/cache".parse().unwrap(), mode: 0o755, owner: own() },
+            RunMount::Directory { path: "/cache".parse().unwrap(), mode: Some(0o755), owner: own() },
             RunMount::Script { path: "/tmp/script".parse().unwrap(), content: "#!/bin/sh".into() },
-            RunMount::Directory { path: "/tmp/x".parse().unwrap(), mode: 0o1777, owner: own() },
+            RunMount::Directory { path: "/tmp/x".parse().unwrap(), mode: None, owner: own() },
             RunMount::Secret {
                 variable: "S".into(),
                 file: Some(SecretFile { path: "/run/secrets/s".parse().unwrap(), mode: 0o400, owner: own() }),
@@ -212,7 +166,7 @@ mod tests {
             assert_eq!(during[path], text, "{path}");
         }
         let mode = |path: &str| fs::metadata(root.join(path)).unwrap().permissions().mode() & 0o7777;
-        assert_eq!((mode("tmp/x"), mode("run/secrets/s")), (0o1777, 0o400));
+        assert_eq!((mode("tmp/x"), mode("run/secrets/s")), (0o755, 0o400));
         // What the process leaves in its mounts goes too.
         for path in ["cache/left", "tmp/x/left"] {
             fs::create_dir_all(root.join(path).join("behind")).unwrap();
@@ -228,7 +182,7 @@ mod tests {
         let file = TextFile { path: "/src/in".parse().unwrap(), content: String::new(), mode: 0o644, owner: own() };
         let mut transient = Transient::default();
         let files = archive(&[file], Parents::None).unwrap();
-        transient.brought(unpack_for_a_while(root, &files[..], &root.join(ASIDE)).unwrap());
+        transient.brought(unpack_for_a_while(root, &files[..]).unwrap());
         fs::write(root.join("src/out"), "made").unwrap();
         transient.leave().unwrap();
         assert_eq!(all(root), [("src".to_owned(), "/".to_owned()), ("src/out".to_owned(), "made".to_owned())].into());

@@ -12,12 +12,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::rooted::{Last, make_missing, resolve};
+use super::{
+    rooted::{Last, make_missing, resolve},
+    undo::Undo,
+};
 use crate::domain::{
     layer_reader::{LayerError, LayerReader},
-    recipe::Owner,
+    recipe::{Names, Owner},
     tree::{Entry, Kind, TreePath},
-    value::Digest,
 };
 
 /// Why a layer cannot be unpacked.
@@ -39,37 +41,38 @@ pub enum UnpackError {
     Link(TreePath),
 }
 
-/// Unpacks `archive` below `root` as the user that we are; owners are set only by root, all of them `owner` if given. Existing directories are left as they
-/// are, existing files and links are replaced.
-pub fn unpack(root: &Path, archive: impl Read, owner: Option<Owner>) -> Result<(), UnpackError> {
-    let mut unpacker = Unpacker::new(root);
-    unpacker.all(archive, owner)?;
+/// How an archive is unpacked.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Manner<'a> {
+    /// Whom all of it belongs to, and what is made on the way to it; none for the entries' own owners.
+    pub owner: Option<Owner>,
+    /// Where a Dockerfile's COPY writes. Then directories that exist get the entries' modes and owners, but for those.
+    pub names: Option<&'a Names>,
+}
+
+/// Unpacks `archive` below `root` as the user that we are; owners are set only by root. Existing directories are left as they
+/// are unless `manner` says otherwise, existing files and links are replaced.
+pub fn unpack(root: &Path, archive: impl Read, manner: Manner<'_>) -> Result<(), UnpackError> {
+    let mut unpacker = Unpacker { manner, ..Unpacker::new(root) };
+    unpacker.all(archive)?;
     unpacker.finish()
 }
 
-/// What unpacking has made, so that it can be taken away again.
-#[derive(Debug, Default)]
-pub struct Written {
-    /// Everything that was not there before, the outermost first.
-    pub made: Vec<PathBuf>,
-    /// What had to make room: where it belongs and where it is now.
-    pub aside: Vec<(PathBuf, PathBuf)>,
-}
-
-/// As [`unpack`], but what is in the way is moved to the directory `aside` and everything is noted.
-pub fn unpack_for_a_while(root: &Path, archive: impl Read, aside: &Path) -> Result<Written, UnpackError> {
-    let mut unpacker = Unpacker::new(root);
-    unpacker.notes = Some((aside, Written::default()));
-    unpacker.all(archive, None)?;
-    let written = unpacker.notes.take().map(|(_, written)| written);
+/// As [`unpack`], but a directory that begins the archive covers the one that is there, whatever else is in the way is moved
+/// aside, and everything is noted.
+pub fn unpack_for_a_while(root: &Path, archive: impl Read) -> Result<Undo, UnpackError> {
+    let mut unpacker = Unpacker { notes: Some(Undo::default()), ..Unpacker::new(root) };
+    unpacker.all(archive)?;
+    let written = unpacker.notes.take();
     unpacker.finish()?;
     Ok(written.unwrap_or_default())
 }
 
 struct Unpacker<'a> {
     root: &'a Path,
-    /// Where what is in the way goes, and what was made; none when it is there to stay.
-    notes: Option<(&'a Path, Written)>,
+    manner: Manner<'a>,
+    /// What was done; none when it is there to stay.
+    notes: Option<Undo>,
     chown: bool,
     /// The directory of the last entry and where it really is: most entries share it with the one before.
     parent: Option<(Option<TreePath>, PathBuf)>,
@@ -81,14 +84,20 @@ struct Unpacker<'a> {
 impl<'a> Unpacker<'a> {
     fn new(root: &'a Path) -> Self {
         let chown = rustix::process::geteuid().is_root();
-        Self { root, notes: None, chown, parent: None, files: HashSet::new(), directories: Vec::new() }
+        let manner = Manner::default();
+        Self { root, manner, notes: None, chown, parent: None, files: HashSet::new(), directories: Vec::new() }
     }
 
-    fn all(&mut self, archive: impl Read, owner: Option<Owner>) -> Result<(), UnpackError> {
+    fn all(&mut self, archive: impl Read) -> Result<(), UnpackError> {
         let mut archive = LayerReader::new(archive);
         let mut buffer = vec![0; 64 * 1024];
+        let mut first = true;
         while let Some(mut entry) = archive.next_entry()? {
-            entry.owner = owner.unwrap_or(entry.owner);
+            entry.owner = self.manner.owner.unwrap_or(entry.owner);
+            if std::mem::take(&mut first) && entry.kind == Kind::Directory && self.notes.is_some() {
+                self.cover(&entry)?;
+                continue;
+            }
             self.entry(&entry, &mut archive, &mut buffer)?;
         }
         Ok(())
@@ -100,7 +109,10 @@ impl<'a> Unpacker<'a> {
         archive: &mut LayerReader<impl Read>,
         buffer: &mut [u8],
     ) -> Result<(), UnpackError> {
-        let path = self.place(&entry.path)?;
+        let mut path = self.place(&entry.path)?;
+        if entry.kind != Kind::Directory {
+            path = self.arrival(&entry.path, path)?;
+        }
         let failed = |source| UnpackError::Write { path: path.clone(), source };
         match &entry.kind {
             Kind::Directory => self.directory(&path, entry).map_err(failed)?,
@@ -150,7 +162,12 @@ impl<'a> Unpacker<'a> {
 
     fn directory(&mut self, path: &Path, entry: &Entry) -> io::Result<()> {
         match fs::metadata(path) {
-            Ok(metadata) if metadata.is_dir() => return Ok(()),
+            Ok(metadata) if metadata.is_dir() => {
+                if self.manner.names.is_some() && self.name(&entry.path).is_none() {
+                    self.take_over(path.to_owned(), entry)?;
+                }
+                return Ok(());
+            }
             Ok(_) => return Err(io::ErrorKind::NotADirectory.into()),
             Err(_) => {}
         }
@@ -158,11 +175,44 @@ impl<'a> Unpacker<'a> {
         let below = path.strip_prefix(self.root).unwrap_or(path);
         let path = resolve(self.root, below, Last::Follow)?;
         self.make_directories(&path)?;
+        self.take_over(path, entry)
+    }
+
+    /// A directory becomes what the entry says.
+    fn take_over(&mut self, path: PathBuf, entry: &Entry) -> io::Result<()> {
         if self.chown {
             lchown(&path, Some(entry.owner.uid), Some(entry.owner.gid))?;
         }
         self.directories.push((path, entry.mode));
         Ok(())
+    }
+
+    /// A directory that is there for a while hides the one that is there.
+    fn cover(&mut self, entry: &Entry) -> Result<(), UnpackError> {
+        let relative = Path::new(OsStr::from_bytes(entry.path.as_bytes()));
+        let failed = |source| UnpackError::Write { path: self.root.join(relative), source };
+        let full = resolve(self.root, relative, Last::Follow).map_err(failed)?;
+        let new = match &mut self.notes {
+            Some(notes) => notes.cover(self.root, &full).map_err(failed)?,
+            None => false,
+        };
+        if new { self.take_over(full, entry).map_err(failed) } else { Ok(()) }
+    }
+
+    /// What the manner says of a path: the name that a file gets in a directory there.
+    fn name(&self, path: &TreePath) -> Option<&'a str> {
+        let mut names = self.manner.names?.iter();
+        let named = names.find(|(place, _)| place.relative().as_bytes() == path.as_bytes());
+        named.map(|(_, name)| name.as_str())
+    }
+
+    /// Where a file goes whose destination is `place`: into a directory, and through a link, that is there.
+    fn arrival(&self, path: &TreePath, place: PathBuf) -> Result<PathBuf, UnpackError> {
+        let Some(name) = self.name(path).filter(|name| !name.is_empty()) else { return Ok(place) };
+        let below = place.strip_prefix(self.root).unwrap_or(&place);
+        let full = resolve(self.root, below, Last::Follow);
+        let full = full.map_err(|source| UnpackError::Write { path: place.clone(), source })?;
+        Ok(if full.is_dir() { full.join(name) } else { full })
     }
 
     /// Where an entry goes; missing directories above it are made.
@@ -186,7 +236,10 @@ impl<'a> Unpacker<'a> {
 
     fn make_directories(&mut self, full: &Path) -> io::Result<()> {
         match &mut self.notes {
-            Some((_, written)) => written.made.extend(make_missing(self.root, full, None)?),
+            Some(notes) => notes.make_missing(self.root, full)?,
+            None if self.manner.names.is_some() => {
+                drop(make_missing(self.root, full, self.manner.owner.filter(|_| self.chown))?);
+            }
             None => fs::create_dir_all(full)?,
         }
         Ok(())
@@ -199,15 +252,11 @@ impl<'a> Unpacker<'a> {
             return Err(io::ErrorKind::IsADirectory.into());
         }
         match &mut self.notes {
-            Some((aside, written)) => {
+            Some(notes) => {
                 if there.is_ok() {
-                    fs::create_dir_all(*aside)?;
-                    // A name of its own for every place, whichever archive brings it.
-                    let kept = aside.join(Digest::of(path.as_os_str().as_bytes()).hex());
-                    fs::rename(path, &kept)?;
-                    written.aside.push((path.to_owned(), kept));
+                    notes.set_aside(self.root, path)?;
                 }
-                written.made.push(path.to_owned());
+                notes.made(path.to_owned());
             }
             None if there.is_ok() => fs::remove_file(path)?,
             None => {}
@@ -250,7 +299,7 @@ mod tests {
                 writer.content(b"hi").unwrap();
             }
         }
-        unpack(root, &writer.finish().unwrap().1[..], None)
+        unpack(root, &writer.finish().unwrap().1[..], Manner::default())
     }
 
     #[test]

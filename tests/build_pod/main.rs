@@ -39,7 +39,7 @@ fn sources() -> Memory {
 }
 
 fn copy_all() -> Step {
-    Step::CopySource { items: vec![item(".", "/workspace/")], owner: None, transient: false }
+    Step::CopySource { items: vec![item(".", "/workspace/")], owner: None, transient: false, names: None }
 }
 
 #[tokio::test]
@@ -82,7 +82,7 @@ async fn a_stage_becomes_an_artifact_with_the_same_bytes_each_time() {
 #[tokio::test]
 async fn the_key_follows_the_files_that_the_steps_see() {
     let task = task(
-        vec![Step::CopySource { items: vec![item("lib", "/workspace/")], owner: None, transient: false }],
+        vec![Step::CopySource { items: vec![item("lib", "/workspace/")], owner: None, transient: false, names: None }],
         vec![output("/workspace", "/w")],
     );
     let mut keys = Vec::new();
@@ -126,7 +126,10 @@ async fn an_artifact_of_one_stage_is_unpacked_in_the_next() {
     let outcome = Pod::new().run(&first, &memory).await;
     let artifact = memory.artifact(outcome.message.artifact.unwrap());
     let mut second = task(
-        vec![Step::CopyArtifact { input: 0, owner: None, transient: false }, shell("cat ../opt/deps/a.txt > result")],
+        vec![
+            Step::CopyArtifact { input: 0, owner: None, transient: false, names: None },
+            shell("cat ../opt/deps/a.txt > result"),
+        ],
         vec![output("/workspace/result", "/result")],
     );
     second.recipe.inputs = vec![artifact.layers[0].diff_id];

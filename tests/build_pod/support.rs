@@ -26,7 +26,7 @@ use minimalimage::{
         artifact::{Artifact, Layer, config_of, parse},
         recipe::{CopyItem, Destination, FORMAT, Key, Output, Owner, Parents, Recipe, Step},
         snapshot::{Prefix, SnapshotTask},
-        task::{AgentFailure, AgentMessage, FailureReason, Limits, Network, Origin, SourceTask, StageTask},
+        task::{AgentFailure, AgentMessage, FailureReason, Limits, Network, Origin, Places, SourceTask, StageTask},
         value::{Digest, Platform},
         wire::Frame,
     },
@@ -260,6 +260,7 @@ pub fn item(source: &str, destination: &str) -> CopyItem {
         owner: Some(Owner::default()),
         exclude: Vec::new(),
         parents: None,
+        docker: None,
     }
 }
 
@@ -300,6 +301,7 @@ pub fn task(steps: Vec<Step>, outputs: Vec<Output>) -> StageTask {
         no_cache: false,
         network: Network::default(),
         limits: Limits::default(),
+        places: Places::default(),
         inject_ca: false,
         snapshots: SnapshotTask::default(),
     }

@@ -38,6 +38,18 @@ fn warnings_fail_only_when_strict() {
 }
 
 #[test]
+fn what_a_build_refuses_fails() {
+    let text = "FROM golang:1 AS build\nRUN --mount=type=secret,id=token,required --network=host make\nFROM debian:13\nCOPY --from=build /app /app\n";
+    let output = lint(&["-"], text);
+    assert!(printed(&output).starts_with("-:2:"), "{}", printed(&output));
+    assert!(printed(&output).contains(": refused: the node's network is not given to builds"), "{}", printed(&output));
+    assert_eq!(output.status.code(), Some(1));
+    let output = lint(&["-"], "FROM golang:1\nRUN make\n");
+    assert!(printed(&output).starts_with("-:2:1: not-minimal: RUN in the stage"), "{}", printed(&output));
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
 fn syntax_errors_fail_and_are_printed_for_each_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();

@@ -69,7 +69,7 @@ async fn mounts_are_gone_behind_their_run() {
                     RUN env | grep -c hidden >>/seen; ls -d /cache /t /run/secrets dir/input 2>/dev/null >>/seen; ls /work/dir >>/seen; cat kept >>/seen\n\
                     FROM scratch\nCOPY --from=build /seen /seen\n";
         let seen = seen(&machine, text, &["--secret", "id=token,src=token"]);
-        assert_eq!(seen, "bound hidden hidden\n0\nmade\nbound ");
+        assert_eq!(seen, "bound hidden hidden\n0\nbound ");
     }
 }
 
@@ -123,4 +123,21 @@ async fn what_cannot_be_built_is_told_with_its_place() {
     );
     let error = machine.refusal(&[]);
     assert!(error.contains("Dockerfile:2:"), "{error}");
+}
+
+#[tokio::test]
+async fn what_fails_is_told_with_its_line() {
+    let machine = Machine::new(users()[0]).await;
+    machine.push_plain_builder().await;
+    let builder = format!("{}/builder:1", machine.registry.host);
+    for (lines, words) in [
+        ("RUN true\nRUN exit 7", "Dockerfile:3: `exit 7`"),
+        ("RUN true\nCOPY nothing /x", "Dockerfile:3: the source has no nothing"),
+        ("RUN mkdir /x\nCOPY --chown=nobody-here Dockerfile /x", "Dockerfile:3: the user `nobody-here` is not"),
+        ("RUN true\n", "Dockerfile:5: /x does not exist after the steps"),
+    ] {
+        machine.file("Dockerfile", &format!("FROM {builder} AS b\n{lines}\nFROM scratch\nCOPY --from=b /x /x\n"));
+        let error = machine.refusal(&[]);
+        assert!(error.contains(words), "{words}\n{error}");
+    }
 }

@@ -12,3 +12,4 @@ mod plans;
 mod snapshots;
 mod stores;
 mod support;
+mod truth;

@@ -232,6 +232,7 @@ pub fn architecture() -> &'static str {
     if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }
 }
 
+/// A shell and what this program needs to run; `/etc/owned` is `owner`'s.
 pub fn first_layer(owner: u64) -> Vec<u8> {
     let mut layer = Layer::default();
     let busybox = fs::read("/bin/busybox").expect("this test needs busybox-static, which tests/setup installs");
@@ -311,6 +312,14 @@ impl Layer {
 
     pub fn symlink(&mut self, path: &str, target: &str) {
         self.entry(path, tar::EntryType::Symlink, target, b"", (0o777, 0));
+    }
+
+    /// Gives the next entry an extended attribute (pax(5), as SCHILY.xattr).
+    pub fn attribute(&mut self, name: &str, value: &[u8]) {
+        let field = [format!(" SCHILY.xattr.{name}=").as_bytes(), value, b"\n"].concat();
+        // The length counts its own digits: two, as long as the whole is under 100 bytes.
+        let record = [(field.len() + 2).to_string().as_bytes(), &field].concat();
+        self.entry("pax", tar::EntryType::XHeader, "", &record, (0o644, 0));
     }
 
     pub fn hard_link(&mut self, path: &str, target: &str) {

@@ -16,9 +16,9 @@ use crate::{
     domain::{
         artifact::Layer,
         dockerfile::{Problem, ignore::Ignore},
-        recipe::{Parents, Recipe, Step},
+        recipe::{Output, Parents, Recipe, Step},
         snapshot::Prefix,
-        task::{AgentFailure, FailureReason},
+        task::{AgentFailure, FailureReason, Places},
         tree::FileTree,
         value::{Digest, DigestHasher},
     },
@@ -36,12 +36,12 @@ pub struct Inputs {
 
 impl Inputs {
     /// Looks at everything that the recipe takes from the source at `root` and computes its content digest.
-    pub async fn prepare(recipe: &Recipe, root: &Path) -> Result<Self, AgentFailure> {
+    pub async fn prepare(recipe: &Recipe, places: &Places, root: &Path) -> Result<Self, AgentFailure> {
         if !recipe.uses_source() {
             return Ok(Self { trees: BTreeMap::new(), digest: None });
         }
-        let (recipe, root) = (recipe.clone(), root.to_owned());
-        let prepared = tokio::task::spawn_blocking(move || prepare(&recipe, &root)).await;
+        let (recipe, places, root) = (recipe.clone(), places.clone(), root.to_owned());
+        let prepared = tokio::task::spawn_blocking(move || prepare(&recipe, &places, &root)).await;
         prepared.map_err(|error| internal("a thread of the agent ended early", &error))?
     }
 
@@ -79,13 +79,15 @@ impl Inputs {
     }
 }
 
-fn prepare(recipe: &Recipe, root: &Path) -> Result<Inputs, AgentFailure> {
+fn prepare(recipe: &Recipe, places: &Places, root: &Path) -> Result<Inputs, AgentFailure> {
     let ignore = ignore_of(recipe)?;
     let mut trees = BTreeMap::new();
     let mut digests = Vec::new();
     for (index, step) in recipe.steps.iter().enumerate() {
         if let Step::CopySource { items, .. } = step {
-            let tree = collect(root, items, Parents::None, Scope::Source, &ignore).map_err(source_failure)?;
+            let placed = |error| places.at_step(Some(index), source_failure(error));
+            let output = Output::copies(items.clone(), Parents::None);
+            let tree = collect(root, &output, Scope::Source, &ignore).map_err(placed)?;
             let digest = collect::write(&tree, io::sink()).map_err(source_failure)?;
             digests.push(digest);
             trees.insert(index, (tree, digest));
@@ -93,7 +95,8 @@ fn prepare(recipe: &Recipe, root: &Path) -> Result<Inputs, AgentFailure> {
     }
     if recipe.image.is_none() {
         for output in &recipe.outputs {
-            let tree = collect(root, &output.items, output.parents, Scope::Source, &ignore).map_err(output_failure)?;
+            let placed = |error| output_failure(error, places);
+            let tree = collect(root, output, Scope::Source, &ignore).map_err(placed)?;
             digests.push(collect::write(&tree, io::sink()).map_err(source_failure)?);
         }
     }
@@ -122,11 +125,13 @@ fn source_failure(error: CollectError) -> AgentFailure {
     }
 }
 
-fn output_failure(error: CollectError) -> AgentFailure {
-    match error {
+fn output_failure(error: CollectError, places: &Places) -> AgentFailure {
+    let source = error.source_path().unwrap_or_default().to_owned();
+    let failure = match error {
         CollectError::Missing { source_path, nearby } => missing(&source_path, &nearby),
         other => source_failure(other),
-    }
+    };
+    places.at_source(&source, failure)
 }
 
 /// Sends an artifact layer, decompressed, and holds it against its diff ID.

@@ -11,8 +11,9 @@ use crate::{
         artifact::{ArtifactConfig, manifest},
         intake::Allowance,
         recipe::{Output, Recipe},
-        task::{AgentFailure, FailureReason, Limits},
+        task::{AgentFailure, FailureReason, Limits, Places},
         value::Digest,
+        wire::WrapperFailure,
     },
     shell::{
         pack::{PackError, Packed, pack},
@@ -29,6 +30,8 @@ const WAITING: usize = 8;
 pub struct Outputs<'a, B> {
     /// What the stage declares.
     pub recipe: &'a Recipe,
+    /// Where its copies are written.
+    pub places: &'a Places,
     /// Bounds on its artifacts.
     pub limits: &'a Limits,
     /// Compression threads.
@@ -90,7 +93,13 @@ impl<B: Backend> Outputs<'_, B> {
         let (channel, packed) = upload(self.backend, channel, pack).await?;
         match packed {
             Ok(packed) => Ok((channel, Ok(packed))),
-            Err(TransferError::Pack(error)) => Err(pack_failure(error)),
+            Err(TransferError::Pack(error)) => {
+                let source = match &error {
+                    PackError::Refused(WrapperFailure::Missing { path, .. }) => path.clone(),
+                    _ => String::new(),
+                };
+                Err(self.places.at_source(&source, pack_failure(error)))
+            }
             Err(TransferError::Upload(error)) => Ok((channel, Err(error))),
         }
     }

@@ -18,7 +18,7 @@ use crate::{
     domain::{
         changes::{MOST_FILES, StageInputs},
         plan::Pins,
-        recipe::{Parents, Recipe, Step},
+        recipe::{Output, Parents, Recipe, Step},
         tree::{FileTree, Kind},
         value::{Digest, DigestHasher},
     },
@@ -85,7 +85,8 @@ fn list(recipe: &Recipe, root: &Path) -> anyhow::Result<Option<Files>> {
     let outputs = recipe.outputs.iter().filter(|_| recipe.image.is_none()).map(|output| &output.items);
     let mut files = Files::new();
     for items in steps.chain(outputs) {
-        let tree = collect(root, items, Parents::None, Scope::Source, &ignore)?;
+        let output = Output::copies(items.clone(), Parents::None);
+        let tree = collect(root, &output, Scope::Source, &ignore)?;
         if tree.entries().count().saturating_add(files.len()) > MOST_FILES {
             return Ok(None);
         }

@@ -270,7 +270,11 @@ impl StageJob {
         let name = &self.stage.name;
         let code = failure.exit_code.map(|code| format!(" with exit code {code}")).unwrap_or_default();
         let mut text = match failure.reason {
-            FailureReason::StepFailed => format!("stage {name} failed{code}"),
+            FailureReason::StepFailed => {
+                let step = failure.message.split_once("`: ").filter(|_| !self.stage.places.is_empty());
+                let step = step.map(|(step, _)| format!(": {step}`")).unwrap_or_default();
+                format!("stage {name} failed{code}{step}")
+            }
             _ => format!("stage {name} failed{code}: {}", failure.message),
         };
         let words = fs::read(directory.path().join("last-words")).unwrap_or_default();

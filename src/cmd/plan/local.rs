@@ -16,6 +16,7 @@ use crate::{
         changes::{StageInputs, changes},
         plan::{LayerPlan, Plan, StagePlan},
         recipe::Recipe,
+        task::Places,
         value::{Digest, Reference},
     },
 };
@@ -119,7 +120,8 @@ impl Walk<'_> {
             return Ok((StageInputs { recipe, revision, source: None, files: None }, None));
         };
         let root = self.world.source(&task).await.map_err(|failure| anyhow!(failure.message))?;
-        let seen = Inputs::prepare(&recipe, &root).await.map_err(|failure| anyhow!(failure.message))?;
+        let seen =
+            Inputs::prepare(&recipe, &Places::default(), &root).await.map_err(|failure| anyhow!(failure.message))?;
         Ok((StageInputs { recipe, revision, source: seen.digest(), files: None }, Some(root)))
     }
 

@@ -81,7 +81,7 @@ fn send(changes: &Changes, root: &Path, channel: &mut Channel) -> Result<bool, S
         Err(error) => {
             let message = error.to_string();
             told::<()>(Err(error));
-            channel.send(&Frame::Failed(WrapperFailure::Files { message })).map(|()| false)
+            channel.send(&Frame::Failed(WrapperFailure::Files { message, step: None })).map(|()| false)
         }
     }
 }

@@ -44,10 +44,10 @@ pub(super) fn convert(conversion: &Conversion<'_>, plan: &StagePlan, problems: &
 impl Making<'_> {
     fn step(&mut self, step: &Step) {
         match step {
-            Step::CopySource { items, owner, transient } => {
+            Step::CopySource { items, owner, transient, .. } => {
                 self.copy(SOURCE_STAGE, items, owner.as_deref(), *transient);
             }
-            Step::CopyArtifact { input, owner, transient } => {
+            Step::CopyArtifact { input, owner, transient, .. } => {
                 let conversion = self.conversion;
                 if let Some(from) = self.plan.inputs.get(*input) {
                     self.copy(&from.stage, conversion.items(from), owner.as_deref(), *transient);
@@ -76,7 +76,7 @@ impl Making<'_> {
         if transient {
             return self.problem("RUN", "stages have no RUN --mount=type=bind");
         }
-        if owner.is_some() {
+        if owner.is_some_and(|owner| !owner.bytes().all(|byte| byte.is_ascii_digit() || byte == b':')) {
             self.problem("COPY", "copies of stages have numeric owners only: give --chown numbers");
         }
         self.reordered |= self.lines.iter().any(|line| matches!(line, Line::Run { .. }));

@@ -100,6 +100,7 @@ pub fn task(
         no_cache,
         network: settings.network.clone(),
         limits: settings.limits.clone(),
+        places: stage.places.clone(),
         inject_ca: stage.settings.as_ref().is_some_and(|stage| stage.ca_certificates),
         snapshots: SnapshotTask::default(),
     }

@@ -52,6 +52,7 @@ pub(super) fn parse(copies: &[Copy], field: &str, problems: &mut Problems) -> Ve
             owner: Some(owner(problems, format!("{field}.owner"), copy.owner.as_deref())),
             exclude: Vec::new(),
             parents: None,
+            docker: None,
         };
         Some((copy.from.clone(), item))
     });

@@ -19,10 +19,11 @@ use super::{
     image::ImageConfig,
     recipe::{FORMAT, Output, Owner, Recipe, Step, TextFile},
     snapshot::Keeping,
+    task::Places,
     value::{Digest, ImagePath, Platform, Reference, Repository},
 };
 
-pub use dockerfile::{DockerfileError, DockerfilePlan, OpenDockerfile};
+pub use dockerfile::{DockerfileError, DockerfilePlan, OpenDockerfile, refusals};
 pub use sources::{GitTarget, SourceKind, SourcePlan};
 pub use stages::SOURCE_DATE_EPOCH;
 
@@ -78,6 +79,8 @@ pub struct Plan {
     pub layers: Vec<LayerPlan>,
     /// What the final image's config says.
     pub image: ImageConfig,
+    /// What is doubtful and built all the same, for people.
+    pub warnings: Vec<String>,
 }
 
 /// What can be planned of a spec without reading anything else.
@@ -110,6 +113,8 @@ pub struct StagePlan {
     pub settings: Option<Stage>,
     /// How long its Pod may take.
     pub timeout: Duration,
+    /// Where it is written, if in a Dockerfile.
+    pub places: Places,
 }
 
 /// Who a build container runs as.
@@ -377,7 +382,7 @@ impl Front {
     fn with(self, outline: Outline) -> Draft {
         match self {
             Self::Stages { graph: stages::Graph { stages, skipped, layers }, base, image } => {
-                let mut plan = Plan { outline, stages, skipped, base, layers, image };
+                let mut plan = Plan { outline, stages, skipped, base, layers, image, warnings: Vec::new() };
                 plan.outline.can_change |= plan.images().iter().any(|image| image.digest().is_none());
                 Draft::Complete(Box::new(plan))
             }

@@ -9,6 +9,7 @@ use crate::{
     api::v1alpha1::{File, MinimalImageSpec, PodSecurity, Stage},
     domain::{
         recipe::{CopyItem, Destination, Output, Owner, Parents, Step, TextFile},
+        task::Places,
         value::{ImagePath, Reference},
     },
 };
@@ -154,6 +155,7 @@ fn whole_source(working_dir: &ImagePath) -> CopyItem {
         owner: Some(Owner::default()),
         exclude: Vec::new(),
         parents: None,
+        docker: None,
     }
 }
 
@@ -198,10 +200,10 @@ fn finish(draft: &Draft, account: Account, mut add: impl FnMut(&Group) -> Output
         .iter()
         .map(|group| {
             if group.from == SOURCE_STAGE {
-                return Step::CopySource { items: group.items.clone(), owner: None, transient: false };
+                return Step::CopySource { items: group.items.clone(), owner: None, transient: false, names: None };
             }
             inputs.push(add(group));
-            Step::CopyArtifact { input: inputs.len() - 1, owner: None, transient: false }
+            Step::CopyArtifact { input: inputs.len() - 1, owner: None, transient: false, names: None }
         })
         .collect();
     let command = command(draft.stage);
@@ -228,6 +230,7 @@ fn finish(draft: &Draft, account: Account, mut add: impl FnMut(&Group) -> Output
         account,
         settings: Some(draft.stage.clone()),
         timeout: draft.timeout,
+        places: Places::default(),
     }
 }
 
@@ -252,6 +255,7 @@ pub(super) fn source_stage(account: Account, ignore: Vec<String>) -> StagePlan {
         account,
         settings: None,
         timeout: DEFAULT_TIMEOUT,
+        places: Places::default(),
     }
 }
 

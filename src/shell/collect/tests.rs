@@ -6,14 +6,26 @@ use std::os::unix::{
 };
 
 use super::*;
-use crate::domain::recipe::{Destination, Owner};
+use crate::domain::recipe::{Destination, Owner, Parents};
 
 const USER: Owner = Owner { uid: 5, gid: 6 };
+
+fn output(items: &[CopyItem]) -> Output {
+    Output::copies(items.to_vec(), Parents::None)
+}
 
 fn item(source: &str, destination: &str) -> CopyItem {
     let path = destination.parse().unwrap();
     let destination = Destination { path, directory: destination.ends_with('/') };
-    CopyItem { source: source.into(), destination, mode: None, owner: Some(USER), exclude: Vec::new(), parents: None }
+    CopyItem {
+        source: source.into(),
+        destination,
+        mode: None,
+        owner: Some(USER),
+        exclude: Vec::new(),
+        parents: None,
+        docker: None,
+    }
 }
 
 struct Root(tempfile::TempDir);
@@ -38,7 +50,7 @@ impl Root {
     }
 
     fn collect(&self, items: &[CopyItem]) -> Result<FileTree<PathBuf>, CollectError> {
-        collect(self.0.path(), items, Parents::None, Scope::Container, &Ignore::default())
+        collect(self.0.path(), &output(items), Scope::Container, &Ignore::default())
     }
 
     fn names(&self, items: &[CopyItem]) -> Vec<String> {
@@ -107,7 +119,7 @@ fn modes_are_the_files_own_but_never_privileged() {
     let root = Root::new(&[("d/su", 0o4755), ("d/plain", 0o640)]);
     fs::set_permissions(root.path("d"), PermissionsExt::from_mode(0o2775)).unwrap();
     let modes = |items: &[CopyItem], scope| -> Vec<u32> {
-        let tree = collect(root.0.path(), items, Parents::None, scope, &Ignore::default()).unwrap();
+        let tree = collect(root.0.path(), &output(items), scope, &Ignore::default()).unwrap();
         tree.entries().map(|(entry, _)| entry.mode).collect()
     };
     assert_eq!(modes(&[item("d", "/d")], Scope::Container), [0o775, 0o640, 0o755]);
@@ -130,7 +142,7 @@ fn a_copy_keeps_owners_when_it_names_none() {
     let own = Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
     let kept = CopyItem { owner: None, ..item("d/f", "/f") };
     let owners = |items: &[CopyItem], scope| -> Vec<Owner> {
-        let tree = collect(root.0.path(), items, Parents::None, scope, &Ignore::default()).unwrap();
+        let tree = collect(root.0.path(), &output(items), scope, &Ignore::default()).unwrap();
         tree.entries().map(|(entry, _)| entry.owner).collect()
     };
     assert_eq!(owners(std::slice::from_ref(&kept), Scope::Container), [own]);
@@ -143,7 +155,7 @@ fn excluded_and_ignored_files_are_not_seen() {
     let root = Root::new(&[("d/a.md", 0o644), ("d/b", 0o644), ("d/e/c.md", 0o644), ("d/e/keep.md", 0o644)]);
     let names = |items: &[CopyItem], ignore: &str| -> Vec<String> {
         let ignore = Ignore::parse(ignore).unwrap();
-        let tree = collect(root.0.path(), items, Parents::None, Scope::Source, &ignore).unwrap();
+        let tree = collect(root.0.path(), &output(items), Scope::Source, &ignore).unwrap();
         tree.entries().map(|(entry, _)| entry.path.to_string()).collect()
     };
     let excluding = CopyItem { exclude: vec!["*.md".into(), "e".into()], ..item("d", "/d") };
@@ -151,7 +163,7 @@ fn excluded_and_ignored_files_are_not_seen() {
     assert_eq!(names(&[item("d", "/d")], "**/*.md\n!d/e/keep.md"), ["/d", "/d/b", "/d/e", "/d/e/keep.md"]);
     assert_eq!(names(&[item("d/*", "/d/")], "d/e\nd/a.md"), ["/d/b"]);
     let ignore = Ignore::parse("d/b").unwrap();
-    let hidden = collect(root.0.path(), &[item("d/b", "/b")], Parents::None, Scope::Source, &ignore);
+    let hidden = collect(root.0.path(), &output(&[item("d/b", "/b")]), Scope::Source, &ignore);
     assert!(matches!(hidden, Err(CollectError::Missing { .. })));
 }
 
@@ -214,7 +226,7 @@ fn the_same_tree_gives_the_same_digest_whatever_order_it_was_made_in() {
 fn a_source_has_no_git_directory_at_any_depth() {
     let root = Root::new(&[(".git/config", 0o644), ("a/.Git", 0o644), ("a/.gitignore", 0o644), ("b", 0o644)]);
     let collect =
-        |source: &str, scope| collect(root.0.path(), &[item(source, "/")], Parents::None, scope, &Ignore::default());
+        |source: &str, scope| collect(root.0.path(), &output(&[item(source, "/")]), scope, &Ignore::default());
     let names =
         |scope| -> Vec<_> { collect("", scope).unwrap().entries().map(|(entry, _)| entry.path.to_string()).collect() };
     assert_eq!(names(Scope::Source), ["/a", "/a/.gitignore", "/b"]);

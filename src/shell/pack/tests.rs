@@ -14,7 +14,15 @@ const ENOUGH: Allowance = Allowance { bytes: 1 << 20, entries: 1000 };
 fn output() -> Output {
     let destination = Destination { path: "/app".parse().unwrap(), directory: false };
     let owner = Some(Owner::default());
-    let item = CopyItem { source: "/app".into(), destination, mode: None, owner, exclude: Vec::new(), parents: None };
+    let item = CopyItem {
+        source: "/app".into(),
+        destination,
+        mode: None,
+        owner,
+        exclude: Vec::new(),
+        parents: None,
+        docker: None,
+    };
     Output::copies(vec![item], Parents::All)
 }
 

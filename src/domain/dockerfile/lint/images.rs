@@ -8,7 +8,11 @@ use super::{
         problem::{Located, Position, Problem},
     },
     Facts, Found, PLATFORM_ARGUMENTS, sources,
+    stages::typo,
 };
+
+/// The rule about shell forms that nothing can read.
+pub const WITHOUT_SHELL: &str = "shell-form-without-shell";
 
 pub(super) fn check(facts: &Facts<'_>, found: &mut Found) {
     for (index, stage) in facts.stages() {
@@ -16,11 +20,12 @@ pub(super) fn check(facts: &Facts<'_>, found: &mut Found) {
         if facts.parents.get(index) == Some(&None)
             && let Some(Some(base)) = facts.bases.get(index)
             && base.undefined.is_empty()
+            && typo(facts, index, &base.text).is_none()
         {
             pinned(&base.text, stage.from.at, found);
         }
         for from in stage.instructions.iter().flat_map(|instruction| sources(&instruction.value)) {
-            if from.index.is_none() && facts.stage(&from).is_none() {
+            if from.index.is_none() && facts.stage(&from).is_none() && typo(facts, index, from.from).is_none() {
                 pinned(from.from, from.at, found);
             }
         }
@@ -94,6 +99,6 @@ fn shell_forms(facts: &Facts<'_>, index: usize, stage: &Stage, found: &mut Found
         } else {
             format!("{image} has no shell to run this; write {name} as JSON: [\"program\", \"argument\"]")
         };
-        found.add("shell-form-without-shell", instruction.at, text, message);
+        found.add(WITHOUT_SHELL, instruction.at, text, message);
     }
 }

@@ -16,6 +16,8 @@ use super::{
     problem::{Position, Problem, Warning},
 };
 
+pub use images::WITHOUT_SHELL;
+
 /// The names of all rules, the parser's included, with what each one is about.
 pub const RULES: [(&str, &str); 21] = [
     ("add-without-checksum", "ADD takes a file from the network and nothing says which"),
@@ -31,7 +33,7 @@ pub const RULES: [(&str, &str); 21] = [
     ("repeated-instruction", "only the last CMD, ENTRYPOINT or HEALTHCHECK of a stage counts"),
     ("secret-in-arg", "an ARG's value is seen in the image's history"),
     ("secret-in-env", "an ENV's value is part of the image"),
-    ("shell-form-without-shell", "a shell form on a base that has no shell"),
+    (WITHOUT_SHELL, "a shell form on a base that has no shell"),
     ("stage-name-is-reserved", "a stage is called as something else is"),
     ("stage-name-typo", "a name that is nearly a stage's is taken for an image"),
     ("undefined-argument", "FROM uses a variable that no ARG above declares"),

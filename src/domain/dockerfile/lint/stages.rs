@@ -32,14 +32,8 @@ fn names(facts: &Facts<'_>, found: &mut Found) {
 
 fn references(facts: &Facts<'_>, found: &mut Found) {
     for (index, stage) in facts.stages() {
-        let earlier: Vec<&str> =
-            facts.dockerfile.stages.iter().take(index).filter_map(|s| Some(&*s.name.as_ref()?.value)).collect();
-        let typo = |text: &str| {
-            let plain = !text.contains(['/', ':', '@', '.', '$']);
-            plain.then(|| closest(text, earlier.iter().copied())).flatten()
-        };
         if facts.parents.get(index) == Some(&None)
-            && let Some(near) = typo(stage.from.value.raw())
+            && let Some(near) = typo(facts, index, stage.from.value.raw())
         {
             let message = format!("no stage above is called {}, so this is an image", stage.from.value.raw());
             let problem = Problem::new(stage.from.at, stage.from.value.raw(), message).suggesting(Some(near));
@@ -54,7 +48,7 @@ fn references(facts: &Facts<'_>, found: &mut Found) {
                     format!("there is no stage {number}; stages count from 0 to {}", facts.dockerfile.stages.len() - 1)
                 }
                 (None, None) => {
-                    if let Some(near) = typo(from.from) {
+                    if let Some(near) = typo(facts, index, from.from) {
                         let message = format!("no stage is called {}, so this is an image", from.from);
                         let problem = Problem::new(from.at, from.from, message).suggesting(Some(near));
                         found.push("stage-name-typo", problem);
@@ -66,6 +60,13 @@ fn references(facts: &Facts<'_>, found: &mut Found) {
             found.add("later-stage", from.at, from.from, message);
         }
     }
+}
+
+/// The stage before `index` whose name was probably meant by what is read as an image's.
+pub(super) fn typo(facts: &Facts<'_>, index: usize, text: &str) -> Option<String> {
+    let earlier = facts.dockerfile.stages.iter().take(index).filter_map(|stage| Some(&*stage.name.as_ref()?.value));
+    let plain = !text.contains(['/', ':', '@', '.', '$']);
+    plain.then(|| closest(text, earlier)).flatten().map(str::to_owned)
 }
 
 /// Stages that the last one does not need.

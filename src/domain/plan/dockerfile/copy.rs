@@ -5,7 +5,7 @@ use crate::domain::{
         Located, Position, Word,
         ast::{AddInstruction, CopyFiles, CopyInstruction, CopySource, Heredoc},
     },
-    recipe::{CopyItem, Destination, Owner, TextFile},
+    recipe::{CopyItem, Destination, Docker, Owner, TextFile},
     tree,
     value::ImagePath,
 };
@@ -15,10 +15,6 @@ use super::{
     stage::{Action, Work, rooted},
 };
 
-/// Names of archives that ADD would unpack.
-const ARCHIVES: [&str; 9] =
-    [".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lzma"];
-
 /// What the flags of one instruction say of all its files.
 struct Flags {
     mode: Option<u32>,
@@ -27,6 +23,7 @@ struct Flags {
     /// By a name that only the container knows.
     named: Option<String>,
     exclude: Vec<String>,
+    docker: Docker,
 }
 
 impl Work<'_> {
@@ -41,7 +38,7 @@ impl Work<'_> {
                 }
             }
         };
-        self.files(at, origin, &copy.files);
+        self.files(at, origin, (&copy.files, Docker::Copy));
     }
 
     pub(super) fn add(&mut self, at: Position, add: &AddInstruction) {
@@ -53,15 +50,13 @@ impl Work<'_> {
             if remote {
                 let message = "ADD of an address is not supported: download it in a RUN of a builder stage and check its digest there";
                 self.problem(source.at, &text, message);
-            } else if add.unpack != Some(false) && ARCHIVES.iter().any(|end| text.ends_with(end)) {
-                let message = "ADD does not unpack archives here: COPY it into a builder stage and unpack it in a RUN";
-                self.problem(source.at, &text, message);
             }
         }
-        self.files(at, Origin::Context, &add.files);
+        let docker = if add.unpack == Some(false) { Docker::Copy } else { Docker::Add };
+        self.files(at, Origin::Context, (&add.files, docker));
     }
 
-    fn files(&mut self, at: Position, origin: Origin, files: &CopyFiles) {
+    fn files(&mut self, at: Position, origin: Origin, (files, docker): (&CopyFiles, Docker)) {
         if origin == Origin::Context && self.open.plan.outline.source.is_none() && has_paths(files) {
             return self.problem(at, "COPY", "there is no build context: give spec.source");
         }
@@ -69,6 +64,7 @@ impl Work<'_> {
         let (Some(flags), Some(destination)) = (self.flags(files, from_context), self.destination(files)) else {
             return;
         };
+        let flags = Flags { docker, ..flags };
         let mut items = Vec::new();
         let mut texts = Vec::new();
         for source in &files.sources {
@@ -83,11 +79,11 @@ impl Work<'_> {
         // What a copy makes is known to later ones.
         self.built.know(if destination.directory { Some(destination.path.clone()) } else { destination.path.parent() });
         if !items.is_empty() {
-            let action = Action::Copy { origin, items, owner: flags.named, transient: false };
+            let action = Action::Copy { origin, items, owner: flags.named.clone(), transient: false };
             self.built.actions.push(Located::new(action, at));
         }
         if !texts.is_empty() {
-            self.built.actions.push(Located::new(Action::Write(texts), at));
+            self.built.actions.push(Located::new(Action::Write(texts, flags.named), at));
         }
     }
 
@@ -118,7 +114,7 @@ impl Work<'_> {
             }
         };
         let exclude = files.exclude.iter().map(|pattern| pattern.value.clone()).collect();
-        Some(Flags { mode, owner, named, exclude })
+        Some(Flags { mode, owner, named, exclude, docker: Docker::Copy })
     }
 
     /// A destination is a directory if it is written as one, if it is known to be one, or if there are several sources.
@@ -128,10 +124,6 @@ impl Work<'_> {
         let path = self.path(word, &text)?;
         let written = text.is_empty() || text.ends_with('/') || text == "." || text.ends_with("/.");
         let known = self.built.known.contains(&path) || tree::is_usual(path.relative().as_bytes());
-        if files.sources.len() > 1 && !written && !known {
-            let message = "several sources need a directory: let the destination end with /";
-            self.problem(word.at, word.value.raw(), message);
-        }
         Some(Destination { path, directory: written || known || files.sources.len() > 1 })
     }
 
@@ -164,6 +156,7 @@ impl Work<'_> {
             owner: flags.owner,
             exclude: flags.exclude.clone(),
             parents: files.parents.then(|| parts(above)),
+            docker: Some(flags.docker),
         })
     }
 
@@ -174,9 +167,6 @@ impl Work<'_> {
         let path =
             if destination.directory { destination.path.join(&heredoc.name) } else { Ok(destination.path.clone()) };
         let path = path.map_err(|error| self.problem(at, &heredoc.name, error.to_string())).ok()?;
-        if flags.named.is_some() {
-            self.problem(at, &heredoc.name, "--chown of a here-document needs numbers, for example --chown=1000:1000");
-        }
         Some(TextFile { path, content, mode: flags.mode.unwrap_or(0o644), owner: flags.owner.unwrap_or_default() })
     }
 }

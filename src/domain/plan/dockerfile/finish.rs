@@ -8,14 +8,15 @@ use std::{
 use crate::{
     api::v1alpha1::{EnvVar, PodSecurity, Stage},
     domain::{
-        dockerfile::{Located, Problem},
+        dockerfile::{Located, Position, Problem, lint},
         image::ImageConfig,
         plan::{
-            Account, DEFAULT_TIMEOUT, LayerPlan, OutputReference, Plan, SOURCE_STAGE, StagePlan,
+            Account, DEFAULT_TIMEOUT, LayerPlan, OutputReference, Plan, StagePlan, WRITABLE,
             copies::{self, Group},
             source_stage,
         },
-        recipe::{CopyItem, Output, Parents, Step, TextFile},
+        recipe::{CopyItem, Output, Parents, RunMount, Step, TextFile},
+        task::Places,
         value::{ImagePath, Reference},
     },
 };
@@ -24,11 +25,9 @@ use super::{
     DockerfileError, OpenDockerfile,
     graph::Origin,
     mount,
+    names::{names, names_of, owner_of, with_those_above},
     stage::{Action, Built},
 };
-
-/// A stage's name in the plan has at most this many characters, as in `spec.stages`.
-const NAME_LENGTH: usize = 40;
 
 /// The plan while stages still get outputs.
 struct Finish<'a> {
@@ -36,19 +35,23 @@ struct Finish<'a> {
     built: &'a BTreeMap<usize, Built>,
     names: BTreeMap<Origin, String>,
     outputs: BTreeMap<Origin, Vec<Output>>,
+    /// Who copies something out of what, by its source.
+    sources: BTreeMap<Origin, BTreeMap<String, String>>,
     problems: Vec<Problem>,
 }
 
-pub(super) fn plan(open: &OpenDockerfile<'_>, built: &BTreeMap<usize, Built>) -> Result<Plan, DockerfileError> {
+/// The plan, unless there are `problems` already or some turn up here.
+pub(super) fn plan(
+    open: &OpenDockerfile<'_>,
+    built: &BTreeMap<usize, Built>,
+    problems: Vec<Problem>,
+) -> Result<Plan, DockerfileError> {
     let names = names(open, built);
-    let mut finish = Finish { open, built, names, outputs: BTreeMap::new(), problems: Vec::new() };
-    let empty = DockerfileError::Invalid { name: open.name.clone(), problems: Vec::new() };
-    let target = built.get(&open.graph.target).ok_or(empty)?;
+    let (outputs, sources) = (BTreeMap::new(), BTreeMap::new());
+    let mut finish = Finish { open, built, names, outputs, sources, problems };
+    let Some(target) = built.get(&open.graph.target) else { return Err(open.invalid(finish.problems)) };
     let runs = not_minimal(target);
-    let large = !runs.is_empty();
-    if large && !open.plan.spec.allow_large_base {
-        return Err(DockerfileError::NotMinimal { name: open.name.clone(), problems: runs });
-    }
+    let large = !runs.is_empty() && open.plan.spec.allow_large_base;
     let layers = if large { finish.large(&runs) } else { finish.layers(target) };
     let mut order = finish.order(target);
     if large {
@@ -57,9 +60,14 @@ pub(super) fn plan(open: &OpenDockerfile<'_>, built: &BTreeMap<usize, Built>) ->
     let mut stages: Vec<_> = order.into_iter().filter_map(|origin| finish.stage(&origin)).collect();
     for (origin, stage) in &mut stages {
         stage.outputs = finish.outputs.remove(origin).unwrap_or_default();
+        stage.places.sources = finish.sources.remove(origin).unwrap_or_default();
     }
+    let runs = if large { Vec::new() } else { runs };
     if !finish.problems.is_empty() {
-        return Err(DockerfileError::Invalid { name: open.name.clone(), problems: finish.problems });
+        return Err(open.invalid(finish.problems.into_iter().chain(runs).collect()));
+    }
+    if !runs.is_empty() {
+        return Err(DockerfileError::NotMinimal { name: open.name.clone(), problems: runs });
     }
     let image = ImageConfig {
         env: target.scope.own.clone(),
@@ -74,6 +82,7 @@ pub(super) fn plan(open: &OpenDockerfile<'_>, built: &BTreeMap<usize, Built>) ->
         stages: stages.into_iter().map(|(_, stage)| stage).collect(),
         layers,
         image,
+        warnings: without_shell(open),
     })
 }
 
@@ -93,6 +102,15 @@ fn not_minimal(target: &Built) -> Vec<Problem> {
     problems.take(5).collect()
 }
 
+/// Commands of the image that nothing in it can read.
+fn without_shell(open: &OpenDockerfile<'_>) -> Vec<String> {
+    let Some(stage) = open.dockerfile.stages.get(open.graph.target) else { return Vec::new() };
+    let lines: Vec<_> = stage.instructions.iter().map(|instruction| instruction.at).collect();
+    let warnings = lint::lint(&open.dockerfile).into_iter();
+    let meant = warnings.filter(|warning| warning.rule == lint::WITHOUT_SHELL && lines.contains(&warning.problem.at));
+    meant.map(|warning| warning.problem.in_file(&open.name)).collect()
+}
+
 fn skipped(open: &OpenDockerfile<'_>) -> Vec<String> {
     let unneeded =
         open.dockerfile.stages.iter().zip(&open.graph.from).enumerate().filter(|(_, (_, from))| from.is_none());
@@ -101,36 +119,6 @@ fn skipped(open: &OpenDockerfile<'_>) -> Vec<String> {
             stage.name.as_ref().map_or_else(|| format!("stage-{index}"), |name| name.value.clone())
         })
         .collect()
-}
-
-/// A name for everything that files can be copied from, each once.
-fn names(open: &OpenDockerfile<'_>, built: &BTreeMap<usize, Built>) -> BTreeMap<Origin, String> {
-    let mut names = BTreeMap::from([(Origin::Context, SOURCE_STAGE.to_owned())]);
-    let mut taken = BTreeSet::from([SOURCE_STAGE.to_owned()]);
-    let mut take = |origin: Origin, wanted: String, number: usize| {
-        let wanted: String = wanted.trim_matches('-').chars().take(NAME_LENGTH - 4).collect();
-        let wanted = wanted.trim_end_matches('-').to_owned();
-        let numbered = (number..).map(|number| format!("{wanted}-{number}").trim_start_matches('-').to_owned());
-        let mut free = (!wanted.is_empty()).then(|| wanted.clone()).into_iter().chain(numbered);
-        // There is always a number that nobody has.
-        let Some(name) = free.find(|name| !taken.contains(name)) else { return };
-        taken.insert(name.clone());
-        names.insert(origin, name);
-    };
-    for index in built.keys() {
-        let name = open.dockerfile.stages.get(*index).and_then(|stage| stage.name.as_ref());
-        let name = name.map_or_else(|| format!("stage-{index}"), |name| plain(&name.value));
-        take(Origin::Stage(*index), name, *index);
-    }
-    for (index, image) in open.graph.images.iter().enumerate() {
-        take(Origin::Image(image.clone()), format!("image-{index}"), index);
-    }
-    names
-}
-
-/// Docker's stage names may have `.` and `_`, which a label's value and a Job's name here do not.
-fn plain(name: &str) -> String {
-    name.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter.to_ascii_lowercase() } else { '-' }).collect()
 }
 
 impl Finish<'_> {
@@ -143,9 +131,11 @@ impl Finish<'_> {
             match &action.value {
                 Action::Copy { origin, items, owner, transient: _ } => {
                     self.check_named(action, owner.as_deref());
+                    self.copied(origin, items, action.at);
                     copies.extend(items.iter().map(|item| (origin.clone(), item.clone())));
                 }
-                Action::Write(files) => {
+                Action::Write(files, owner) => {
+                    self.check_named(action, owner.as_deref());
                     self.flush(&mut copies, parents, &mut layers);
                     add_files(&mut layers, files);
                 }
@@ -173,7 +163,42 @@ impl Finish<'_> {
     /// Copies without anything between them become one layer per origin, as those of `spec.image.copy` do.
     fn flush(&mut self, copies: &mut Vec<(Origin, CopyItem)>, parents: Parents, layers: &mut Vec<LayerPlan>) {
         for Group { from, items } in copies::group(std::mem::take(copies)) {
-            layers.push(LayerPlan::Artifact(self.output(&from, Output::copies(items, parents))));
+            // What a lower layer has given an owner must not become root's again.
+            let lower = if parents == Parents::All { self.lower(layers, &items) } else { Vec::new() };
+            layers.push(LayerPlan::Artifact(self.output(&from, Output { lower, ..Output::copies(items, parents) })));
+        }
+    }
+
+    /// The directories that both `items` and a layer below write something into.
+    fn lower(&self, layers: &[LayerPlan], items: &[CopyItem]) -> Vec<ImagePath> {
+        let mut made = BTreeSet::new();
+        for layer in layers {
+            match layer {
+                LayerPlan::Artifact(from) => {
+                    let origin = self.names.iter().find(|(_, name)| **name == from.stage).map(|(origin, _)| origin);
+                    let output = origin.and_then(|origin| self.outputs.get(origin)?.get(from.output));
+                    let paths = output.iter().flat_map(|output| &output.items).map(|item| &item.destination.path);
+                    paths.for_each(|path| made.extend(with_those_above(Some(path.clone()))));
+                }
+                LayerPlan::Files(files) => {
+                    made.extend(files.iter().flat_map(|file| with_those_above(file.path.parent())));
+                }
+            }
+        }
+        let into = |item: &CopyItem| {
+            let path = item.destination.path.clone();
+            with_those_above(if item.destination.directory { Some(path) } else { path.parent() })
+        };
+        let wanted: BTreeSet<_> = items.iter().flat_map(into).collect();
+        wanted.intersection(&made).filter(|path| **path != ImagePath::root()).cloned().collect()
+    }
+
+    /// Notes where something is copied out of `origin`.
+    fn copied(&mut self, origin: &Origin, items: &[CopyItem], at: Position) {
+        let place = self.open.place(at);
+        let sources = self.sources.entry(origin.clone()).or_default();
+        for item in items {
+            sources.entry(item.source.clone()).or_insert_with(|| place.clone());
         }
     }
 
@@ -242,8 +267,12 @@ impl Finish<'_> {
                 plan.settings.iter_mut().for_each(|settings| settings.env.extend(secrets.clone()));
                 for action in &built.actions {
                     self.check_restricted(account, action);
+                    if let Action::Copy { origin, items, .. } = &action.value {
+                        self.copied(origin, items, action.at);
+                    }
                     let step = self.step(&action.value, &mut plan.inputs);
                     plan.steps.push(step);
+                    plan.places.steps.push(self.open.place(action.at));
                 }
                 if plan.steps.iter().any(|step| matches!(step, Step::CopySource { .. })) {
                     plan.ignore.clone_from(&self.open.ignore);
@@ -260,15 +289,22 @@ impl Finish<'_> {
             return;
         }
         let (paths, user): (Vec<&ImagePath>, bool) = match &action.value {
-            Action::Run { step, .. } => (Vec::new(), matches!(step, Step::Run { user: Some(_), .. })),
+            Action::Run { step: Step::Run { user, mounts, .. }, .. } => {
+                (mounts.iter().filter_map(RunMount::path).collect(), user.is_some())
+            }
+            Action::Run { .. } => (Vec::new(), false),
             Action::MakeDirectory { path, user } => (vec![path], user.is_some()),
-            Action::Write(files) => (files.iter().map(|file| &file.path).collect(), false),
+            Action::Write(files, owner) => (files.iter().map(|file| &file.path).collect(), owner.is_some()),
             Action::Copy { items, owner, .. } => {
-                (items.iter().map(|item| &item.destination.path).collect(), owner.is_some())
+                let other = owner.is_some() || owner_of(items).is_some();
+                (items.iter().map(|item| &item.destination.path).collect(), other)
             }
         };
         if let Some(path) = paths.into_iter().find(|path| !copies::is_writable(path)) {
-            let message = format!("{path} cannot be written under podSecurity Restricted: set podSecurity Baseline");
+            let message = format!(
+                "{path} cannot be written under podSecurity Restricted: use a path below {}, or set podSecurity Baseline",
+                WRITABLE.join(", ")
+            );
             self.problems.push(Problem::new(action.at, path.as_str(), message));
         }
         if user {
@@ -282,13 +318,15 @@ impl Finish<'_> {
         match action {
             Action::Run { step, .. } => step.clone(),
             Action::MakeDirectory { path, user } => Step::MakeDirectory { path: path.clone(), user: user.clone() },
-            Action::Write(files) => Step::WriteFiles { files: files.clone() },
+            Action::Write(files, owner) => Step::WriteFiles { files: files.clone(), owner: owner.clone() },
             Action::Copy { origin: Origin::Context, items, owner, transient } => {
-                Step::CopySource { items: items.clone(), owner: owner.clone(), transient: *transient }
+                let owner = owner.clone().or_else(|| owner_of(items));
+                Step::CopySource { items: items.clone(), owner, transient: *transient, names: names_of(items) }
             }
             Action::Copy { origin, items, owner, transient } => {
                 inputs.push(self.output(origin, Output::copies(items.clone(), Parents::None)));
-                Step::CopyArtifact { input: inputs.len() - 1, owner: owner.clone(), transient: *transient }
+                let owner = owner.clone().or_else(|| owner_of(items));
+                Step::CopyArtifact { input: inputs.len() - 1, owner, transient: *transient, names: names_of(items) }
             }
         }
     }
@@ -321,6 +359,7 @@ impl Finish<'_> {
             account,
             settings: Some(settings),
             timeout: timeout.map_or(DEFAULT_TIMEOUT, Duration::from),
+            places: Places::default(),
         }
     }
 }

@@ -4,16 +4,22 @@ mod copy;
 mod finish;
 mod graph;
 mod mount;
+mod names;
 mod scope;
 mod stage;
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use serde_json::{Value, json};
 
 use crate::{
-    api::v1alpha1::DockerfileSpec,
+    api::v1alpha1::{DockerfileSpec, MinimalImageSpec},
     domain::{
         dockerfile::{
-            Dockerfile, Problem,
+            Dockerfile, Instruction, Position, Problem,
             ignore::{self, Ignore},
             parse,
         },
@@ -23,7 +29,7 @@ use crate::{
     },
 };
 
-use super::{Outline, Plan};
+use super::{Draft, Outline, Plan};
 use graph::Graph;
 use scope::Globals;
 
@@ -53,6 +59,8 @@ pub struct OpenDockerfile<'a> {
     globals: Globals,
     graph: Graph,
     ignore: Vec<String>,
+    /// What is wrong with how its stages hang together.
+    problems: Vec<Problem>,
 }
 
 /// Why a Dockerfile gives no plan. Each problem says line and column.
@@ -133,12 +141,13 @@ impl DockerfilePlan {
         let globals = Globals::new(&dockerfile, self, &mut problems);
         let graph = Graph::new(&dockerfile, &globals, self.spec.target.as_deref(), &mut problems);
         let ignore = self.ignore(&text_of)?;
-        match graph {
-            Some(graph) if problems.is_empty() => {
-                Ok(OpenDockerfile { plan: self, name, dockerfile, globals, graph, ignore })
-            }
-            _ => Err(invalid(problems)),
+        let Some(graph) = graph else { return Err(invalid(problems)) };
+        let open = OpenDockerfile { plan: self, name, dockerfile, globals, graph, ignore, problems };
+        if open.problems.is_empty() {
+            return Ok(open);
         }
+        // It cannot be built: whatever else can be said without its images is said at once.
+        Err(open.plan(&BTreeMap::new()).err().unwrap_or_else(|| open.invalid(open.problems.clone())))
     }
 }
 
@@ -154,6 +163,36 @@ impl DockerfilePlan {
     }
 }
 
+/// What a build refuses in a legal Dockerfile, with or without `allowLargeBase`: nothing is known of its images, and every secret
+/// that it asks for is given.
+#[must_use]
+pub fn refusals(text: &str, allow_large_base: bool) -> Vec<Problem> {
+    let spec = json!({
+        "source": {"git": {"url": "https://example.com/source.git"}},
+        "dockerfile": {"inline": text, "secrets": secrets(text), "allowLargeBase": allow_large_base},
+        "destination": {"repository": "example.com/image"},
+    });
+    let spec: Result<MinimalImageSpec, _> = serde_json::from_value(spec);
+    let Ok(Ok(Draft::Dockerfile(plan))) = spec.map(|spec| Draft::new(&spec)) else { return Vec::new() };
+    match plan.open(&BTreeMap::new()).and_then(|open| open.plan(&BTreeMap::new())) {
+        Err(DockerfileError::Invalid { problems, .. } | DockerfileError::NotMinimal { problems, .. }) => problems,
+        Err(DockerfileError::Missing { .. }) | Ok(_) => Vec::new(),
+    }
+}
+
+/// The secrets that a Dockerfile asks for, from nowhere in particular.
+fn secrets(text: &str) -> Vec<Value> {
+    let Ok(dockerfile) = parse(text) else { return Vec::new() };
+    let instructions = dockerfile.stages.iter().flat_map(|stage| &stage.instructions);
+    let mounts = instructions.filter_map(|instruction| match &instruction.value {
+        Instruction::Run(run) => Some(&run.mounts),
+        _ => None,
+    });
+    let fields = mounts.flatten().flat_map(|mount| &mount.value.fields).filter(|field| field.value.key == "id");
+    let ids: BTreeSet<&str> = fields.filter_map(|field| Some(field.value.value.as_ref()?.raw())).collect();
+    ids.iter().map(|id| json!({"id": id, "valueFrom": {"secretKeyRef": {"name": "secret", "key": id}}})).collect()
+}
+
 impl OpenDockerfile<'_> {
     /// The images that the needed stages are built from or copy from, each once.
     #[must_use]
@@ -166,12 +205,21 @@ impl OpenDockerfile<'_> {
     /// # Errors
     /// When an instruction cannot be done, or the last stage is not minimal; all problems at once.
     pub fn plan(&self, configs: &BTreeMap<Reference, RuntimeConfig>) -> Result<Plan, DockerfileError> {
-        let mut problems = Vec::new();
+        let mut problems = self.problems.clone();
         let built = stage::build(self, configs, &mut problems);
-        if !problems.is_empty() {
-            return Err(DockerfileError::Invalid { name: self.name.clone(), problems });
-        }
-        finish::plan(self, &built)
+        finish::plan(self, &built, problems)
+    }
+
+    /// All that is wrong, in the order of the file.
+    fn invalid(&self, mut problems: Vec<Problem>) -> DockerfileError {
+        problems.sort_by(|one, other| (one.at, &one.message).cmp(&(other.at, &other.message)));
+        problems.dedup();
+        DockerfileError::Invalid { name: self.name.clone(), problems }
+    }
+
+    /// A place for messages.
+    fn place(&self, at: Position) -> String {
+        format!("{}:{}", self.name, at.line)
     }
 }
 

@@ -37,8 +37,8 @@ impl Work<'_> {
                 self.problem(flag.at, "from", message);
                 None
             }
-            Mount::Cache { target, attributes, .. } => self.empty(flag, &target, 0o755, attributes),
-            Mount::Tmpfs { target, .. } => self.empty(flag, &target, 0o1777, MountAttributes::default()),
+            Mount::Cache { target, attributes, .. } => self.empty(flag, &target, Some(0o755), attributes),
+            Mount::Tmpfs { target, .. } => self.empty(flag, &target, None, MountAttributes::default()),
             Mount::Secret { id, target, env, required, attributes } => {
                 let target = target.or_else(|| env.is_none().then(|| format!("/run/secrets/{id}")));
                 self.secret(flag, (&id, required), target.as_deref(), (env, attributes))
@@ -77,6 +77,7 @@ impl Work<'_> {
             owner: from_context.then(Owner::default),
             exclude: Vec::new(),
             parents: None,
+            docker: None,
         };
         self.built.action(at, Action::Copy { origin, items: vec![item], owner: None, transient: true });
     }
@@ -85,11 +86,11 @@ impl Work<'_> {
         &mut self,
         flag: &Located<MountFlag>,
         target: &str,
-        mode: u32,
+        mode: Option<u32>,
         attributes: MountAttributes,
     ) -> Option<RunMount> {
         let path = self.target(flag, target)?;
-        Some(RunMount::Directory { path, mode: attributes.mode.unwrap_or(mode), owner: owner(attributes) })
+        Some(RunMount::Directory { path, mode: attributes.mode.or(mode), owner: owner(attributes) })
     }
 
     fn secret(

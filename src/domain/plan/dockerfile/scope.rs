@@ -1,6 +1,6 @@
 //! Variables: what ARG and ENV have set so far, and words expanded with them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::domain::{
     dockerfile::{
@@ -116,6 +116,8 @@ pub(super) struct Scope {
     pub own: Vec<(String, String)>,
     /// What ARG has declared and that has a value.
     arguments: BTreeMap<String, String>,
+    /// Those of them that come behind an ENV of the same name: in this stage they hide it.
+    later: BTreeSet<String>,
 }
 
 impl Scope {
@@ -128,8 +130,14 @@ impl Scope {
         scope
     }
 
+    /// The scope of a stage that is built from this one.
+    pub(super) fn inherited(&self) -> Self {
+        Self { later: BTreeSet::new(), ..self.clone() }
+    }
+
     /// ENV: from here on, and in the image.
     pub(super) fn set(&mut self, name: &str, value: &str) {
+        self.later.remove(name);
         for list in [&mut self.env, &mut self.own] {
             match list.iter_mut().find(|(other, _)| other == name) {
                 Some((_, old)) => value.clone_into(old),
@@ -142,14 +150,17 @@ impl Scope {
     pub(super) fn declare(&mut self, globals: &Globals, argument: &Located<Argument>, problems: &mut Vec<Problem>) {
         let Some((name, value)) = globals.argument(argument, &|name| self.get(name), problems) else { return };
         if let Some(value) = value.or_else(|| globals.values.get(&name).cloned()) {
+            if self.env.iter().any(|(other, _)| *other == name) {
+                self.later.insert(name.clone());
+            }
             self.arguments.insert(name, value);
         }
     }
 
-    /// ENV always hides an ARG of the same name.
+    /// Of an ARG and an ENV of the same name the later one holds.
     fn get(&self, name: &str) -> Option<String> {
-        let set = self.env.iter().find(|(other, _)| other == name).map(|(_, value)| value.clone());
-        set.or_else(|| self.arguments.get(name).cloned())
+        let set = self.env.iter().find(|(other, _)| other == name && !self.later.contains(name));
+        set.map(|(_, value)| value.clone()).or_else(|| self.arguments.get(name).cloned())
     }
 
     /// A word as one text.
@@ -180,11 +191,11 @@ impl Scope {
     /// What a RUN gets on top of its image's own variables.
     pub(super) fn of_run(&self, globals: &Globals) -> BTreeMap<String, String> {
         let pairs = globals.predefined().chain(&self.arguments).map(|(name, value)| (name.clone(), value.clone()));
-        let hidden = |name: &String| self.env.iter().any(|(other, _)| other == name);
+        let hidden = |name: &String| self.env.iter().any(|(other, _)| other == name) && !self.later.contains(name);
         let mut variables: BTreeMap<_, _> = pairs.filter(|(name, _)| !hidden(name)).collect();
         // Where the image itself says where home is, no entry of /etc/passwd does.
         variables.extend(self.env.iter().filter(|(name, _)| name == "HOME").cloned());
-        variables.extend(self.own.iter().cloned());
+        variables.extend(self.own.iter().filter(|(name, _)| !self.later.contains(name)).cloned());
         variables
     }
 }

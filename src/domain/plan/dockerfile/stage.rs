@@ -60,7 +60,8 @@ pub(super) enum Action {
         path: ImagePath,
         user: Option<String>,
     },
-    Write(Vec<TextFile>),
+    /// Files, and whom they belong to where that is a name of the container.
+    Write(Vec<TextFile>, Option<String>),
     Copy {
         origin: Origin,
         items: Vec<CopyItem>,
@@ -100,7 +101,7 @@ pub(super) fn build(
                 (Built::on(Some(reference.clone()), config), &config.on_build[..])
             }
             From::Stage(earlier) => match done.get(earlier) {
-                Some(parent) => (parent.clone(), &[][..]),
+                Some(parent) => (Built { scope: parent.scope.inherited(), ..parent.clone() }, &[][..]),
                 None => continue,
             },
         };

@@ -1,0 +1,65 @@
+//! What things of a Dockerfile are called in the plan: stages and images, and where copies arrive.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::domain::{
+    plan::SOURCE_STAGE,
+    recipe::{CopyItem, Names, Owner},
+    value::ImagePath,
+};
+
+use super::{OpenDockerfile, graph::Origin, stage::Built};
+
+/// A stage's name in the plan has at most this many characters, as in `spec.stages`.
+const NAME_LENGTH: usize = 40;
+
+/// A name for everything that files can be copied from, each once.
+pub(super) fn names(open: &OpenDockerfile<'_>, built: &BTreeMap<usize, Built>) -> BTreeMap<Origin, String> {
+    let mut names = BTreeMap::from([(Origin::Context, SOURCE_STAGE.to_owned())]);
+    let mut taken = BTreeSet::from([SOURCE_STAGE.to_owned()]);
+    let mut take = |origin: Origin, wanted: String, number: usize| {
+        let wanted: String = wanted.trim_matches('-').chars().take(NAME_LENGTH - 4).collect();
+        let wanted = wanted.trim_end_matches('-').to_owned();
+        let numbered = (number..).map(|number| format!("{wanted}-{number}").trim_start_matches('-').to_owned());
+        let mut free = (!wanted.is_empty()).then(|| wanted.clone()).into_iter().chain(numbered);
+        // There is always a number that nobody has.
+        let Some(name) = free.find(|name| !taken.contains(name)) else { return };
+        taken.insert(name.clone());
+        names.insert(origin, name);
+    };
+    for index in built.keys() {
+        let name = open.dockerfile.stages.get(*index).and_then(|stage| stage.name.as_ref());
+        let name = name.map_or_else(|| format!("stage-{index}"), |name| plain(&name.value));
+        take(Origin::Stage(*index), name, *index);
+    }
+    for (index, image) in open.graph.images.iter().enumerate() {
+        take(Origin::Image(image.clone()), format!("image-{index}"), index);
+    }
+    names
+}
+
+/// Docker's stage names may have `.` and `_`, which a label's value and a Job's name here do not.
+fn plain(name: &str) -> String {
+    name.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter.to_ascii_lowercase() } else { '-' }).collect()
+}
+
+/// A path and all directories above it.
+pub(super) fn with_those_above(path: Option<ImagePath>) -> impl Iterator<Item = ImagePath> {
+    std::iter::successors(path, ImagePath::parent)
+}
+
+/// Whom what is made on the way to the destinations belongs to, if not to root.
+pub(super) fn owner_of(items: &[CopyItem]) -> Option<String> {
+    let Owner { uid, gid } = items.first()?.owner.filter(|owner| *owner != Owner::default())?;
+    Some(format!("{uid}:{gid}"))
+}
+
+/// Where a COPY writes; none for files that a mount brings.
+pub(super) fn names_of(items: &[CopyItem]) -> Option<Names> {
+    let name = |item: &CopyItem| {
+        let written = item.destination.directory || item.parents.is_some();
+        let last = item.source.rsplit('/').next().filter(|name| !written && !name.contains(['*', '?', '[', '\\']));
+        (item.destination.path.clone(), last.unwrap_or_default().to_owned())
+    };
+    items.iter().all(|item| item.docker.is_some()).then(|| items.iter().map(name).collect())
+}
