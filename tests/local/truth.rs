@@ -322,7 +322,9 @@ async fn images_are_what_buildkit_makes() {
     let layers = base_layers();
     machine.push_image("truth", &layers, json!({"Env": ["PATH=/bin", "FROM_IMAGE=yes"], "Cmd": ["sh"]})).await;
     let mut base = Tree::default();
-    layers.iter().for_each(|layer| base.apply(&layer[..]));
+    for layer in &layers {
+        base.apply(&layer[..]);
+    }
     fs::create_dir(machine.path("truth")).unwrap();
     chown(machine.path("truth"), Some(machine.user.uid), Some(machine.user.gid)).unwrap();
     let buildkit = std::env::var(BUILDKIT).ok();
