@@ -1,5 +1,7 @@
 //! Copies grouped into layers: one per place that files come from, as far as their order does not matter.
 
+use std::collections::BTreeSet;
+
 use crate::{
     api::v1alpha1::{Copy, PodSecurity},
     domain::{
@@ -32,6 +34,33 @@ pub(super) fn group<F: PartialEq>(copies: Vec<(F, CopyItem)>) -> Vec<Group<F>> {
         }
     }
     groups
+}
+
+/// The directories that the layers of an image, lowest first, are known to have made.
+#[derive(Debug, Default)]
+pub(super) struct Made(BTreeSet<ImagePath>);
+
+impl Made {
+    /// A directory and those above it.
+    pub(super) fn add(&mut self, directory: Option<ImagePath>) {
+        self.0.extend(std::iter::successors(directory, ImagePath::parent));
+    }
+
+    /// Those that a layer of `items` needs and a lower one has: what that has given an owner must not become root's again. What
+    /// the items make is known from here on.
+    pub(super) fn below(&mut self, items: &[CopyItem]) -> Vec<ImagePath> {
+        let mut needed = Self::default();
+        for item in items {
+            let path = &item.destination.path;
+            needed.add(if item.destination.directory { Some(path.clone()) } else { path.parent() });
+        }
+        let lower = needed.0.intersection(&self.0).filter(|path| **path != ImagePath::root()).cloned().collect();
+        // A copy below a destination tells that this is a directory.
+        for item in items {
+            self.add(Some(item.destination.path.clone()));
+        }
+        lower
+    }
 }
 
 fn overlaps<F>(group: &Group<F>, item: &CopyItem) -> bool {

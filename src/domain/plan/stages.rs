@@ -16,7 +16,7 @@ use crate::{
 
 use super::{
     Account, LayerPlan, OutputReference, Problems, SOURCE_STAGE, StagePlan, WORKSPACE,
-    copies::{self, Group},
+    copies::{self, Group, Made},
     duration, mode, owner,
 };
 
@@ -63,10 +63,12 @@ pub(super) fn plan(
     let skipped = drafts.iter().map(|d| d.stage.name.clone()).filter(|name| !order.contains(name)).collect();
 
     let mut outputs: BTreeMap<&str, Vec<Output>> = BTreeMap::new();
+    let mut made = Made::default();
     let mut add = |group: &'_ Group, parents: Parents| {
         let name = by_name.get_key_value(group.from.as_str()).map_or(SOURCE_STAGE, |(name, _)| *name);
         let list = outputs.entry(name).or_default();
-        list.push(Output::copies(group.items.clone(), parents));
+        let lower = if parents == Parents::All { made.below(&group.items) } else { Vec::new() };
+        list.push(Output { lower, ..Output::copies(group.items.clone(), parents) });
         OutputReference { stage: group.from.clone(), output: list.len() - 1 }
     };
     let account = if security == PodSecurity::Restricted { Account::Restricted } else { Account::Image };

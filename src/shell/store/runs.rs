@@ -2,7 +2,7 @@
 //! killed, and the next build removes it.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, TryLockError},
     path::{Path, PathBuf},
 };
 
@@ -48,12 +48,18 @@ impl Store {
     /// When the disk says no.
     pub fn run_directory(&self) -> Result<RunDirectory, StoreError> {
         let runs = self.root.join("runs");
-        let directory = tempfile::Builder::new().prefix("").rand_bytes(8).tempdir_in(&runs);
-        let directory = directory.map_err(|source| StoreError::file(&runs, source))?;
-        let lock = lock_of(directory.path());
-        let file = open_lock(&lock)?;
-        file.try_lock().map_err(|error| StoreError::file(&lock, error.into()))?;
-        Ok(RunDirectory { path: directory.keep(), _lock: file })
+        loop {
+            let directory = tempfile::Builder::new().prefix("").rand_bytes(8).tempdir_in(&runs);
+            let directory = directory.map_err(|source| StoreError::file(&runs, source))?;
+            let lock = lock_of(directory.path());
+            let file = open_lock(&lock)?;
+            match file.try_lock() {
+                // Before it was locked another build may have taken it for abandoned, and removed it.
+                Ok(()) if lock.exists() => return Ok(RunDirectory { path: directory.keep(), _lock: file }),
+                Ok(()) | Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(source)) => return Err(StoreError::file(&lock, source)),
+            }
+        }
     }
 
     /// Directories of runs whose build is gone. Those that hold nothing of other users are removed at once.

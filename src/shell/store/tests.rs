@@ -99,3 +99,20 @@ fn pruning_waits_for_no_build_and_keeps_images() {
     let hold = store.exclusive().unwrap();
     assert_eq!(store.prunable(&hold), [store.blob(other)]);
 }
+
+#[test]
+fn a_new_run_is_never_taken_for_an_abandoned_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(Some(directory.path().to_owned())).unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::SeqCst) {
+                store.abandoned();
+            }
+        });
+        let runs: Vec<_> = (0..300).map(|_| store.run_directory().unwrap()).collect();
+        done.store(true, std::sync::atomic::Ordering::SeqCst);
+        assert!(runs.iter().all(|run| run.path().is_dir()));
+    });
+}

@@ -1,9 +1,6 @@
 //! The last stage becomes base, layers and config; the stages that it needs become those of the plan.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     api::v1alpha1::{EnvVar, PodSecurity, Stage},
@@ -12,7 +9,7 @@ use crate::{
         image::ImageConfig,
         plan::{
             Account, DEFAULT_TIMEOUT, LayerPlan, OutputReference, Plan, StagePlan, WRITABLE,
-            copies::{self, Group},
+            copies::{self, Group, Made},
             source_stage,
         },
         recipe::{CopyItem, Output, Parents, RunMount, Step, TextFile},
@@ -25,7 +22,7 @@ use super::{
     DockerfileError, OpenDockerfile,
     graph::Origin,
     mount,
-    names::{names, names_of, owner_of, with_those_above},
+    names::{names, names_of, owner_of},
     stage::{Action, Built},
 };
 
@@ -37,6 +34,7 @@ struct Finish<'a> {
     outputs: BTreeMap<Origin, Vec<Output>>,
     /// Who copies something out of what, by its source.
     sources: BTreeMap<Origin, BTreeMap<String, String>>,
+    made: Made,
     problems: Vec<Problem>,
 }
 
@@ -48,7 +46,7 @@ pub(super) fn plan(
 ) -> Result<Plan, DockerfileError> {
     let names = names(open, built);
     let (outputs, sources) = (BTreeMap::new(), BTreeMap::new());
-    let mut finish = Finish { open, built, names, outputs, sources, problems };
+    let mut finish = Finish { open, built, names, outputs, sources, made: Made::default(), problems };
     let Some(target) = built.get(&open.graph.target) else { return Err(open.invalid(finish.problems)) };
     let runs = not_minimal(target);
     let large = !runs.is_empty() && open.plan.spec.allow_large_base;
@@ -137,6 +135,9 @@ impl Finish<'_> {
                 Action::Write(files, owner) => {
                     self.check_named(action, owner.as_deref());
                     self.flush(&mut copies, parents, &mut layers);
+                    for file in files {
+                        self.made.add(file.path.parent());
+                    }
                     add_files(&mut layers, files);
                 }
                 // Container runtimes make the working directory where it is missing; there are no RUNs, nor copies for one.
@@ -163,34 +164,9 @@ impl Finish<'_> {
     /// Copies without anything between them become one layer per origin, as those of `spec.image.copy` do.
     fn flush(&mut self, copies: &mut Vec<(Origin, CopyItem)>, parents: Parents, layers: &mut Vec<LayerPlan>) {
         for Group { from, items } in copies::group(std::mem::take(copies)) {
-            // What a lower layer has given an owner must not become root's again.
-            let lower = if parents == Parents::All { self.lower(layers, &items) } else { Vec::new() };
+            let lower = if parents == Parents::All { self.made.below(&items) } else { Vec::new() };
             layers.push(LayerPlan::Artifact(self.output(&from, Output { lower, ..Output::copies(items, parents) })));
         }
-    }
-
-    /// The directories that both `items` and a layer below write something into.
-    fn lower(&self, layers: &[LayerPlan], items: &[CopyItem]) -> Vec<ImagePath> {
-        let mut made = BTreeSet::new();
-        for layer in layers {
-            match layer {
-                LayerPlan::Artifact(from) => {
-                    let origin = self.names.iter().find(|(_, name)| **name == from.stage).map(|(origin, _)| origin);
-                    let output = origin.and_then(|origin| self.outputs.get(origin)?.get(from.output));
-                    let paths = output.iter().flat_map(|output| &output.items).map(|item| &item.destination.path);
-                    paths.for_each(|path| made.extend(with_those_above(Some(path.clone()))));
-                }
-                LayerPlan::Files(files) => {
-                    made.extend(files.iter().flat_map(|file| with_those_above(file.path.parent())));
-                }
-            }
-        }
-        let into = |item: &CopyItem| {
-            let path = item.destination.path.clone();
-            with_those_above(if item.destination.directory { Some(path) } else { path.parent() })
-        };
-        let wanted: BTreeSet<_> = items.iter().flat_map(into).collect();
-        wanted.intersection(&made).filter(|path| **path != ImagePath::root()).cloned().collect()
     }
 
     /// Notes where something is copied out of `origin`.

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::domain::{
     plan::SOURCE_STAGE,
     recipe::{CopyItem, Names, Owner},
-    value::ImagePath,
 };
 
 use super::{OpenDockerfile, graph::Origin, stage::Built};
@@ -41,11 +40,6 @@ pub(super) fn names(open: &OpenDockerfile<'_>, built: &BTreeMap<usize, Built>) -
 /// Docker's stage names may have `.` and `_`, which a label's value and a Job's name here do not.
 fn plain(name: &str) -> String {
     name.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter.to_ascii_lowercase() } else { '-' }).collect()
-}
-
-/// A path and all directories above it.
-pub(super) fn with_those_above(path: Option<ImagePath>) -> impl Iterator<Item = ImagePath> {
-    std::iter::successors(path, ImagePath::parent)
 }
 
 /// Whom what is made on the way to the destinations belongs to, if not to root.
