@@ -108,7 +108,7 @@ fn a_new_run_is_never_taken_for_an_abandoned_one() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(std::sync::atomic::Ordering::SeqCst) {
-                store.abandoned();
+                drop(store.abandoned());
             }
         });
         let runs: Vec<_> = (0..300).map(|_| store.run_directory().unwrap()).collect();
