@@ -70,10 +70,8 @@ impl Store {
         let mut left = Vec::new();
         for lock in locks {
             let directory = lock.with_extension("");
-            let free = File::open(&lock).is_ok_and(|file| file.try_lock().is_ok());
-            if !free {
-                continue;
-            }
+            // Held until it is gone: a build that has just made it must not lock it in between.
+            let Some(_held) = File::open(&lock).ok().filter(|file| file.try_lock().is_ok()) else { continue };
             match fs::remove_dir_all(&directory) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => left.push(directory),
                 _ => drop(fs::remove_file(&lock)),
