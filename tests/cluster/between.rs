@@ -86,14 +86,18 @@ async fn forward(
     let path = parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
     let write = Write { method: parts.method.clone(), path, body };
     let seen = peer.ip() == shared.operator && ![Method::GET, Method::HEAD].contains(&write.method);
-    if seen {
-        (shared.hook)(write.clone(), Moment::Before).await;
-    }
-    let answer = shared.target.send(&write, end_to_end(parts.headers)).await;
-    if seen {
-        (shared.hook)(write, Moment::After).await;
-    }
-    answer.unwrap_or_else(refused)
+    // On its own: a write that has come this far is made and seen, also when its sender is killed meanwhile.
+    let made = tokio::spawn(async move {
+        if seen {
+            (shared.hook)(write.clone(), Moment::Before).await;
+        }
+        let answer = shared.target.send(&write, end_to_end(parts.headers)).await;
+        if seen {
+            (shared.hook)(write, Moment::After).await;
+        }
+        answer.unwrap_or_else(refused)
+    });
+    made.await.unwrap_or_else(|_| refused())
 }
 
 impl Target {
