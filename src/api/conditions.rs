@@ -73,6 +73,8 @@ pub enum Reason {
     Timeout,
     /// A snapshot is kept of what a stage's first steps did. Only in Events.
     SnapshotKept,
+    /// What a stage left in its caches is in the cache repository. Only in Events.
+    CachesKept,
     /// The node could not start from a snapshot: the stage starts from its builder image. Only in Events.
     SnapshotUnusable,
     /// A build Pod went away: evicted, its node lost, its agent failed.
@@ -109,6 +111,7 @@ impl Reason {
             Self::RegistryInvalid => "RegistryInvalid",
             Self::StageFailed => "StageFailed",
             Self::SnapshotKept => "SnapshotKept",
+            Self::CachesKept => "CachesKept",
             Self::SnapshotUnusable => "SnapshotUnusable",
             Self::ArtifactPathMissing => "ArtifactPathMissing",
             Self::ArtifactInvalid => "ArtifactInvalid",

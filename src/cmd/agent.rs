@@ -1,10 +1,10 @@
 //! `agent`: fetches what a stage needs, hands it to the wrapper, and turns what comes back into an artifact.
 
+mod archives;
 mod backend;
 mod inputs;
 mod outputs;
 mod remote;
-mod snapshots;
 
 use std::{
     fs,
@@ -12,17 +12,19 @@ use std::{
     time::{Duration, Instant},
 };
 
+use archives::Archives;
 pub use backend::{Backend, LayerStream, LayerUpload, UploadError};
 pub(super) use inputs::{Inputs, ignore_of};
 use outputs::Outputs;
 pub use remote::Remote;
-use snapshots::Snapshots;
 use tokio::net::UnixListener;
 
 use crate::{
     cmd::wrapper::{FINISHED, Origin, serve_outputs},
     domain::{
-        recipe::Step,
+        caches::MOST_BYTES,
+        intake::Allowance,
+        recipe::{Key, Step},
         snapshot::SnapshotTask,
         task::{AgentFailure, AgentMessage, FailureReason, StageTask},
         value::Digest,
@@ -100,12 +102,15 @@ async fn stage<B: Backend>(
     let channel = accept(listener).await?;
     // Whatever ends this function ends the threads that block on the connection.
     let _hangup = channel.hangup();
-    let mut snapshots = Snapshots::default();
+    let (threads, entries) = (settings.threads, task.limits.artifact_entries);
+    let allowance = |bytes| Allowance { bytes, entries };
+    let mut snapshots = Archives::new(backend, "snapshot", allowance(task.limits.artifact_bytes), threads);
+    let mut caches = Archives::new(backend, "cache", allowance(MOST_BYTES), threads);
     let plan = SnapshotTask { start, ..task.snapshots.clone() };
-    let threads = settings.threads;
-    let result = run_steps((task, backend, threads), (plan, &mut snapshots), inputs, channel).await;
-    message.made = snapshots.commit(backend).await;
+    let result = run_steps((task, backend, plan), (&mut snapshots, &mut caches), inputs, channel).await;
+    message.snapshots = snapshots.commit().await;
     let (channel, steps) = result?;
+    message.caches = caches.commit().await;
     message.timings.steps = milliseconds(steps);
     finish(task, settings, backend, channel, message).await
 }
@@ -159,8 +164,8 @@ async fn finish<B: Backend>(
 
 /// Hands over the steps and what they copy; gives the time from the first step to the end of the last.
 async fn run_steps<B: Backend>(
-    (task, backend, threads): (&StageTask, &B, usize),
-    (plan, snapshots): (SnapshotTask, &mut Snapshots),
+    (task, backend, plan): (&StageTask, &B, SnapshotTask),
+    (snapshots, caches): (&mut Archives<'_, B>, &mut Archives<'_, B>),
     mut inputs: Inputs,
     channel: Channel,
 ) -> Result<(Channel, Duration), AgentFailure> {
@@ -194,7 +199,16 @@ async fn run_steps<B: Backend>(
                 if !task.snapshots.cuts.contains(&step) {
                     return Err(interrupted(SocketError::Unexpected("a snapshot that nobody asked for")));
                 }
-                channel = snapshots.take((task, backend, threads), step, channel).await?;
+                channel = snapshots.take(step, channel).await?;
+            }
+            Frame::WantCache(index) => {
+                let key = cache_key(task, index).ok_or_else(|| interrupted(NO_CACHE))?;
+                let layer = if task.no_cache { None } else { backend.cache(key).await };
+                channel = inputs::send_cache(backend, layer.as_ref(), channel).await?;
+            }
+            Frame::Cache(index) => {
+                cache_key(task, index).ok_or_else(|| interrupted(NO_CACHE))?;
+                channel = caches.take(usize::try_from(index).unwrap_or(usize::MAX), channel).await?;
             }
             Frame::Done => return Ok((channel, start.elapsed())),
             Frame::Failed(failure) => {
@@ -204,6 +218,12 @@ async fn run_steps<B: Backend>(
             _ => return Err(interrupted(SocketError::Unexpected("within the steps"))),
         }
     }
+}
+
+const NO_CACHE: SocketError = SocketError::Unexpected("a cache that the stage does not have");
+
+fn cache_key(task: &StageTask, index: u32) -> Option<Key> {
+    task.caches.get(usize::try_from(index).ok()?).copied()
 }
 
 fn listen(socket: &Path) -> Result<UnixListener, AgentFailure> {

@@ -211,7 +211,8 @@ async fn stages(world: &Arc<World>, plan: &Plan, pins: &Pins) -> anyhow::Result<
                 (Some(recipe), Some(inputs)) => {
                     let (world, pins) = (Arc::clone(world), pins.clone());
                     let snapshots = plan.snapshots(&stage);
-                    running.spawn(StageJob { world, stage, recipe, inputs, pins, snapshots }.run());
+                    let caches = plan.cache_keys(&stage, "");
+                    running.spawn(StageJob { world, stage, recipe, inputs, pins, snapshots, caches }.run());
                 }
                 _ => later.push(stage),
             }

@@ -1,6 +1,7 @@
 //! `wrapper`: the first process of a build container. Does what the agent says and holds no secret but the container's own.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -9,8 +10,10 @@ use std::{
 
 use anyhow::{Context, bail};
 
+mod caches;
 mod keeper;
 
+use caches::Caches;
 use keeper::Keeper;
 
 use crate::{
@@ -19,7 +22,7 @@ use crate::{
         environment::{CA_BUNDLES, environment},
         files_layer,
         passwd::{FALLBACK_HOME, User, home, look_up},
-        recipe::{Output, Parents, Step, TextFile},
+        recipe::{Output, Parents, RunMount, Step, TextFile},
         tail::LastBytes,
         value::ImagePath,
         wire::{Frame, Setup, WrapperFailure},
@@ -132,9 +135,10 @@ fn steps(
     let mut failure = None;
     let mut transient = Transient::default();
     let mut keeper = Keeper::new(&settings.root, setup);
+    let mut caches = Caches::new(&settings.root);
     for (index, step) in setup.steps.iter().enumerate().skip(setup.snapshots.start) {
         keeper.keep(index, channel)?;
-        failure = one_step(settings, (index, step), channel, (&mut runner, &mut transient))?;
+        failure = one_step(settings, (index, step), channel, (&mut runner, &mut transient, &mut caches))?;
         if let Some(failure) = &mut failure {
             if let WrapperFailure::Files { step, .. } = failure {
                 *step = Some(index);
@@ -145,9 +149,12 @@ fn steps(
     let log = runner.finish().context("failed to end what the steps left running")?;
     let changes = match failure {
         Some(failure) => Err(failure),
-        None => keeper
-            .changes(&setup.outputs)
-            .map_err(|error| WrapperFailure::Files { message: error.to_string(), step: None }),
+        None => {
+            caches.finish(channel)?;
+            keeper
+                .changes(&setup.outputs)
+                .map_err(|error| WrapperFailure::Files { message: error.to_string(), step: None })
+        }
     };
     let failure = match changes {
         Ok(changes) => return Ok(Ended::Well(changes)),
@@ -173,7 +180,7 @@ fn one_step(
     settings: &WrapperSettings,
     (index, step): (usize, &Step),
     channel: &mut Channel,
-    (runner, transient): (&mut Steps, &mut Transient),
+    (runner, transient, caches): (&mut Steps, &mut Transient, &mut Caches),
 ) -> anyhow::Result<Option<WrapperFailure>> {
     Ok(match step {
         Step::CopySource { owner, transient: brief, names, .. }
@@ -187,40 +194,71 @@ fn one_step(
                 }
             }
         }
-        Step::Run { .. } => run_step(settings, (index, step), runner, transient)?,
+        Step::Run { mounts, .. } => {
+            let variables = match enter(&settings.root, mounts, channel, (transient, caches))? {
+                Ok(variables) => variables,
+                Err(message) => return Ok(Some(WrapperFailure::Files { message, step: None })),
+            };
+            let failure = run_step(settings, (index, step), runner, variables)?;
+            if failure.is_none() { leave(mounts, transient, caches) } else { failure }
+        }
         Step::MakeDirectory { path, user } => make_directory(&settings.root, path, user.as_deref()),
         Step::WriteFiles { files, owner } => write_files(&settings.root, files, owner.as_deref()),
     })
 }
 
-/// Runs one process with what it has for itself alone.
+/// Makes what a process has for itself alone; gives the variables of that, or what cannot be made.
+fn enter(
+    root: &Path,
+    mounts: &[RunMount],
+    channel: &mut Channel,
+    (transient, caches): (&mut Transient, &mut Caches),
+) -> anyhow::Result<Result<BTreeMap<String, String>, String>> {
+    let mut variables = BTreeMap::new();
+    for mount in mounts {
+        match transient.enter(root, mount, |name| std::env::var(name).ok()) {
+            Ok(variable) => variables.extend(variable),
+            Err(message) => return Ok(Err(message)),
+        }
+        if let RunMount::Cache { path, index, .. } = mount {
+            match rooted::resolve(root, path.relative().as_ref(), rooted::Last::Follow) {
+                Ok(full) => caches.bring(*index, &full, channel)?,
+                Err(error) => return Ok(Err(format!("failed to find {path}: {error}"))),
+            }
+        }
+    }
+    Ok(Ok(variables))
+}
+
+/// Takes it away again; gives what went wrong.
+fn leave(mounts: &[RunMount], transient: &mut Transient, caches: &mut Caches) -> Option<WrapperFailure> {
+    caches.leave(|cache| {
+        mounts.iter().any(|mount| matches!(mount, RunMount::Cache { index, volume: true, .. } if *index == cache))
+    });
+    let left = transient.leave().err();
+    left.map(|error| WrapperFailure::Files {
+        message: format!("failed to take a step's mounts away: {error}"),
+        step: None,
+    })
+}
+
+/// Runs one process.
 fn run_step(
     settings: &WrapperSettings,
     (index, step): (usize, &Step),
     runner: &mut Steps,
-    transient: &mut Transient,
+    variables: BTreeMap<String, String>,
 ) -> anyhow::Result<Option<WrapperFailure>> {
-    let Step::Run { command, env, working_dir, user, mounts, offline } = step else { return Ok(None) };
+    let Step::Run { command, env, working_dir, user, offline, .. } = step else { return Ok(None) };
     let directory = settings.root.join(working_dir.relative());
-    let prepared = container_user(&settings.root, user.as_deref()).and_then(|user| {
-        let variables = transient.enter(&settings.root, mounts, |name| std::env::var(name).ok())?;
-        Ok((user, variables))
-    });
-    let (user, variables) = match prepared {
-        Ok(prepared) => prepared,
+    let user = match container_user(&settings.root, user.as_deref()) {
+        Ok(user) => user,
         Err(message) => return Ok(Some(WrapperFailure::Files { message, step: None })),
     };
     let env = env.clone().into_iter().chain(variables).collect();
     let process = Process { command, env: &env, directory: &directory, user: user.as_ref(), offline: *offline };
     let exit_code = runner.run(process).context("failed to run a step")?;
-    if exit_code != 0 {
-        return Ok(Some(WrapperFailure::Step { step: index, exit_code }));
-    }
-    let left = transient.leave().err();
-    Ok(left.map(|error| WrapperFailure::Files {
-        message: format!("failed to take a step's mounts away: {error}"),
-        step: None,
-    }))
+    Ok((exit_code != 0).then_some(WrapperFailure::Step { step: index, exit_code }))
 }
 
 /// Where a copy goes.

@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod artifact;
 pub mod bundle;
+pub mod caches;
 pub mod changes;
 pub mod convert;
 pub mod credentials;

@@ -11,8 +11,8 @@ use crate::api::conditions::{Reason, truncated};
 use super::{
     job::{ATTEMPT_ANNOTATION, KEY_ANNOTATION, SNAPSHOT_ANNOTATION, STAGE_LABEL},
     plan::TIMEOUT_ADVICE,
-    snapshot::{Made, Prefix},
-    task::{AGENT_CONTAINER, AgentFailure, AgentMessage, BUILD_CONTAINER, FailureReason},
+    snapshot::Prefix,
+    task::{AGENT_CONTAINER, AgentFailure, AgentMessage, BUILD_CONTAINER, FailureReason, Sent},
     value::Digest,
 };
 
@@ -44,7 +44,7 @@ pub struct JobFact {
     /// What the steps before each cut took from the source, where they took anything.
     pub prefixes: Vec<Prefix>,
     /// The snapshots that were made, whatever became of the stage.
-    pub made: Option<Made>,
+    pub snapshots: Option<Sent>,
 }
 
 /// How far a Job is.
@@ -132,7 +132,7 @@ pub fn job_fact(job: &Job, pods: &[Pod], events: &[Event]) -> Option<JobFact> {
         state,
         snapshot: annotation(SNAPSHOT_ANNOTATION).and_then(|start| start.split_once(' ')?.1.parse().ok()),
         prefixes: said.prefixes,
-        made: said.made,
+        snapshots: said.snapshots,
     })
 }
 

@@ -136,6 +136,20 @@ pub enum RunMount {
         /// Whom it belongs to.
         owner: Owner,
     },
+    /// A directory that comes back with what the last build left in it.
+    Cache {
+        /// Where.
+        path: ImagePath,
+        /// Which of the stage's caches. Its name and content are no part of the key: they may not change the result.
+        index: usize,
+        /// Whether a volume is there, which nothing else can take the place of.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        volume: bool,
+        /// Permission bits, where it is new.
+        mode: u32,
+        /// Whom it belongs to, where it is new.
+        owner: Owner,
+    },
     /// A program whose text is given.
     Script {
         /// Where.
@@ -161,7 +175,7 @@ impl RunMount {
     #[must_use]
     pub fn path(&self) -> Option<&ImagePath> {
         match self {
-            Self::Directory { path, .. } | Self::Script { path, .. } => Some(path),
+            Self::Directory { path, .. } | Self::Cache { path, .. } | Self::Script { path, .. } => Some(path),
             Self::Secret { file, .. } => file.as_ref().map(|file| &file.path),
         }
     }
@@ -326,6 +340,13 @@ impl Recipe {
 }
 
 impl Key {
+    /// The key of something that is known by names alone, in this order.
+    pub(super) fn named(kind: &str, names: &[&str]) -> Self {
+        // As JSON, so that no name can be taken for two.
+        let text = serde_json::to_vec(&(kind, names)).unwrap_or_default();
+        Self(Digest::of(&text))
+    }
+
     /// The tag under which the cache repository holds this key's record.
     #[must_use]
     pub fn tag(&self) -> String {

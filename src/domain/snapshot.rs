@@ -48,15 +48,6 @@ pub struct Prefix {
     pub source: Digest,
 }
 
-/// The snapshots that an agent made: layers of one artifact, each on top of the one before.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Made {
-    /// Digest of the artifact's manifest.
-    pub artifact: Digest,
-    /// The cut of each layer.
-    pub steps: Vec<usize>,
-}
-
 /// A snapshot as its image in the cache repository says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Snapshot {

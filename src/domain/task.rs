@@ -8,8 +8,8 @@ use crate::api::conditions::Reason;
 
 use super::{
     artifact::Layer,
-    recipe::Recipe,
-    snapshot::{Made, Prefix, SnapshotTask},
+    recipe::{Key, Recipe},
+    snapshot::{Prefix, SnapshotTask},
     text::one_line,
     value::{Digest, Repository},
 };
@@ -59,6 +59,9 @@ pub struct StageTask {
     /// What its build container starts from and what is kept of it.
     #[serde(default)]
     pub snapshots: SnapshotTask,
+    /// What its caches in the cache repository are found by.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub caches: Vec<Key>,
 }
 
 /// Where a stage of a Dockerfile is written, each place as `Dockerfile:12`; all empty for other stages.
@@ -185,6 +188,15 @@ impl Default for Limits {
     }
 }
 
+/// What an agent took from its build container beside the outputs: layers of one artifact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sent {
+    /// Digest of the artifact's manifest.
+    pub artifact: Digest,
+    /// What each layer is.
+    pub numbers: Vec<usize>,
+}
+
 /// The agent's termination message: under 1 KiB, because all containers of a Pod share 12 KiB.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -200,9 +212,12 @@ pub struct AgentMessage {
     /// What the steps before each cut took from the source, where they took anything.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub prefixes: Vec<Prefix>,
-    /// The snapshots that were made, of a stage that failed later too.
+    /// The snapshots that were made, by their cuts, of a stage that failed later too. Each is on top of the one before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub made: Option<Made>,
+    pub snapshots: Option<Sent>,
+    /// The caches that are worth keeping, by their place in the task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caches: Option<Sent>,
     /// Why there is no artifact.
     pub failure: Option<AgentFailure>,
     /// Where the time went.
@@ -329,7 +344,8 @@ mod tests {
                 source: digest,
                 source_time: Some(i64::MAX),
                 prefixes: prefixes.into_iter().cycle().take(3).collect(),
-                made: digest.map(|artifact| Made { artifact, steps: vec![usize::MAX; 3] }),
+                snapshots: digest.map(|artifact| Sent { artifact, numbers: vec![usize::MAX; 3] }),
+                caches: digest.map(|artifact| Sent { artifact, numbers: (0..16).collect() }),
                 failure: Some(failure),
                 ..AgentMessage::default()
             };

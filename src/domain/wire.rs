@@ -5,7 +5,8 @@
 //! `DataEnd`, or `Failed`. Agent: `End`.
 //!
 //! Between steps the wrapper may send `Snapshot(step)`, `Data…`, `DataEnd`: what those before it have changed. `Failed` in place
-//! of `DataEnd` ends the snapshot alone.
+//! of `DataEnd` ends the snapshot alone. When a process first wants a cache: `WantCache(index)`; agent: `Data…`, `DataEnd`, or
+//! `Failed` where the cache breaks off. Before `Done`: `Cache(index)`, `Data…`, `DataEnd` or `Failed`.
 
 use serde::{Deserialize, Serialize};
 
@@ -86,6 +87,10 @@ pub enum Frame {
     End,
     /// Wrapper: what the steps before this one have changed comes now.
     Snapshot(u32),
+    /// Wrapper: what the cache with this index holds, please.
+    WantCache(u32),
+    /// Wrapper: what the cache with this index holds now comes.
+    Cache(u32),
 }
 
 /// Why some bytes are not a frame.
@@ -120,6 +125,8 @@ impl Frame {
             Self::SendOutput(index) => (7, index.to_be_bytes().to_vec()),
             Self::End => (8, Vec::new()),
             Self::Snapshot(step) => (9, step.to_be_bytes().to_vec()),
+            Self::WantCache(index) => (10, index.to_be_bytes().to_vec()),
+            Self::Cache(index) => (11, index.to_be_bytes().to_vec()),
         };
         let mut bytes = head(kind, payload.len())?.to_vec();
         bytes.extend(payload);
@@ -140,6 +147,8 @@ impl Frame {
             7 => number(&payload).map(Self::SendOutput),
             8 => Ok(Self::End),
             9 => number(&payload).map(Self::Snapshot),
+            10 => number(&payload).map(Self::WantCache),
+            11 => number(&payload).map(Self::Cache),
             _ => Err(FrameError::Kind(kind)),
         }
     }
@@ -166,7 +175,7 @@ fn head(kind: u8, length: usize) -> Result<[u8; HEAD], FrameError> {
 fn bounded(kind: u8, length: usize) -> Result<(), FrameError> {
     let fits = match kind {
         1 => length <= MAX_SETUP,
-        2 | 7 | 9 => length == 4,
+        2 | 7 | 9..=11 => length == 4,
         3 => (1..=MAX_DATA).contains(&length),
         4 | 5 | 8 => length == 0,
         6 => length <= MAX_FAILURE,
@@ -200,6 +209,8 @@ mod tests {
             Frame::SendOutput(u32::MAX),
             Frame::End,
             Frame::Snapshot(3),
+            Frame::WantCache(0),
+            Frame::Cache(7),
         ] {
             let bytes = frame.encode().unwrap();
             let (kind, size) = length(bytes[..HEAD].try_into().unwrap()).unwrap();
@@ -221,7 +232,7 @@ mod tests {
             assert!(matches!(length(head), Err(FrameError::Length { .. })), "{head:?}");
         }
         assert_eq!(length([0, 0, 0, 0, 0]), Err(FrameError::Kind(0)));
-        assert_eq!(length([10, 0, 0, 0, 0]), Err(FrameError::Kind(10)));
+        assert_eq!(length([12, 0, 0, 0, 0]), Err(FrameError::Kind(12)));
         assert_eq!(length([3, 0, 4, 0, 0]), Ok((3, MAX_DATA)));
     }
 

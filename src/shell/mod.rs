@@ -1,5 +1,6 @@
 //! Thin effects: they act on what the domain decided and report facts.
 
+pub mod apply;
 pub mod cache;
 pub mod cluster;
 pub mod collect;

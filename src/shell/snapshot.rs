@@ -20,6 +20,8 @@ use super::undo::ASIDE;
 
 /// More files than any builder image has; each takes some hundred bytes of the build container's memory.
 const MOST_ENTRIES: usize = 1_000_000;
+/// Where the caches of a stage lie between its processes.
+pub const CACHES: &str = ".minimalimage-caches";
 const WHITEOUT: &str = ".wh.";
 /// Attributes of the file system or the node, not of the files.
 const FOREIGN_XATTRS: [&str; 2] = ["security.selinux", "trusted."];
@@ -61,7 +63,7 @@ impl Scan {
     pub fn of(root: &Path) -> io::Result<Self> {
         let mut scan = Self::default();
         let mut mounted = mount_points(root)?;
-        mounted.insert(root.join(ASIDE));
+        mounted.extend([root.join(ASIDE), root.join(CACHES)]);
         scan.directory(root, Path::new(""), &mounted)?;
         Ok(scan)
     }

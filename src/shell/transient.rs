@@ -2,7 +2,6 @@
 //! away again, so that nothing of it can be copied out of the stage.
 
 use std::{
-    collections::BTreeMap,
     fs,
     io::{self, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown},
@@ -25,37 +24,41 @@ impl Transient {
         self.0.append(written);
     }
 
-    /// Makes the mounts of a process below `root`; gives the variables that they set. `variable` reads the container's own.
+    /// Makes one mount of a process below `root`; gives the variable that it sets. `variable` reads the container's own. Of a
+    /// cache it makes the directory.
     ///
     /// # Errors
     /// When something cannot be made; says what.
     pub fn enter(
         &mut self,
         root: &Path,
-        mounts: &[RunMount],
+        mount: &RunMount,
         variable: impl Fn(&str) -> Option<String>,
-    ) -> Result<BTreeMap<String, String>, String> {
-        let mut variables = BTreeMap::new();
-        for mount in mounts {
-            match mount {
-                RunMount::Directory { path, mode, owner } => self
-                    .directory(root, path.relative().as_ref(), (*mode, *owner))
-                    .map_err(|error| format!("failed to make {path}: {error}"))?,
-                RunMount::Script { path, content } => self
-                    .file(root, path.relative().as_ref(), content.as_bytes(), (0o755, Owner::default()))
-                    .map_err(|error| format!("failed to write {path}: {error}"))?,
-                RunMount::Secret { variable: name, file, env } => {
-                    let value = variable(name).ok_or_else(|| format!("the container has no variable {name}"))?;
-                    if let Some(file) = file {
-                        let SecretFile { path, mode, owner } = file;
-                        self.file(root, path.relative().as_ref(), value.as_bytes(), (*mode, *owner))
-                            .map_err(|error| format!("failed to write {}: {error}", file.path))?;
-                    }
-                    variables.extend(env.clone().map(|env| (env, value)));
+    ) -> Result<Option<(String, String)>, String> {
+        match mount {
+            RunMount::Cache { volume: true, .. } => Ok(None),
+            RunMount::Directory { path, mode, owner } => self
+                .directory(root, path.relative().as_ref(), (*mode, *owner))
+                .map_err(|error| format!("failed to make {path}: {error}"))
+                .map(|()| None),
+            RunMount::Cache { path, mode, owner, .. } => self
+                .directory(root, path.relative().as_ref(), (Some(*mode), *owner))
+                .map_err(|error| format!("failed to make {path}: {error}"))
+                .map(|()| None),
+            RunMount::Script { path, content } => self
+                .file(root, path.relative().as_ref(), content.as_bytes(), (0o755, Owner::default()))
+                .map_err(|error| format!("failed to write {path}: {error}"))
+                .map(|()| None),
+            RunMount::Secret { variable: name, file, env } => {
+                let value = variable(name).ok_or_else(|| format!("the container has no variable {name}"))?;
+                if let Some(file) = file {
+                    let SecretFile { path, mode, owner } = file;
+                    self.file(root, path.relative().as_ref(), value.as_bytes(), (*mode, *owner))
+                        .map_err(|error| format!("failed to write {}: {error}", file.path))?;
                 }
+                Ok(env.clone().map(|env| (env, value)))
             }
         }
-        Ok(variables)
     }
 
     /// Takes everything away again and puts back what had to make room.
@@ -101,6 +104,8 @@ impl Transient {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::{
         domain::{
@@ -157,7 +162,10 @@ mod tests {
                 env: Some("TOKEN".into()),
             },
         ];
-        let variables = transient.enter(root, &mounts, |name| Some(format!("value of {name}"))).unwrap();
+        let variables: BTreeMap<_, _> = mounts
+            .iter()
+            .filter_map(|mount| transient.enter(root, mount, |name| Some(format!("value of {name}"))).unwrap())
+            .collect();
         assert_eq!(variables["TOKEN"], "value of S");
         let during = all(root);
         for (path, text) in
@@ -195,7 +203,7 @@ mod tests {
         let file = Some(SecretFile { path: "/s".parse().unwrap(), mode: 0o400, owner: own() });
         let mount = RunMount::Secret { variable: "S".into(), file, env: None };
         let mut transient = Transient::default();
-        assert!(transient.enter(directory.path(), &[mount], |_| Some("secret".into())).is_err());
+        assert!(transient.enter(directory.path(), &mount, |_| Some("secret".into())).is_err());
         transient.leave().unwrap();
         assert_eq!(fs::read_to_string(directory.path().join("s")).unwrap(), "image");
     }

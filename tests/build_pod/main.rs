@@ -1,5 +1,6 @@
 //! One build Pod for real: the agent in this process, the wrapper in another, a socket between them, a shell as builder.
 
+mod caches;
 mod snapshots;
 mod support;
 

@@ -43,8 +43,8 @@ async fn a_snapshot_holds_what_the_steps_before_its_cut_changed_and_no_secret() 
     let memory = sources();
     let outcome = Pod::new().run(&cut(with_secret()), &memory).await;
     assert_eq!(outcome.message.failure, None, "{outcome:?}");
-    let made = outcome.message.made.unwrap();
-    assert_eq!(made.steps, [2]);
+    let made = outcome.message.snapshots.unwrap();
+    assert_eq!(made.numbers, [2]);
     let files = memory.files(&memory.artifact(made.artifact).layers[0]);
     let names: Vec<_> = files.iter().map(|(path, ..)| path.trim_end_matches('/')).collect();
     assert!(names.contains(&"workspace/kept") && !names.contains(&"workspace/main.txt"), "{names:?}");
@@ -61,7 +61,7 @@ async fn steps_that_a_snapshot_has_do_not_run() {
     std::fs::write(pod.path("root/workspace/kept"), "from the snapshot\n").unwrap();
     let memory = Memory { start: 2, ..sources() };
     let outcome = pod.run(&task, &memory).await;
-    assert_eq!((&outcome.message.failure, &outcome.message.made), (&None, &None), "{outcome:?}");
+    assert_eq!((&outcome.message.failure, &outcome.message.snapshots), (&None, &None), "{outcome:?}");
     let artifact = memory.artifact(outcome.message.artifact.unwrap());
     assert_eq!(memory.files(&artifact.layers[0])[0].3, "from the snapshot\nhello\n");
 }
@@ -71,7 +71,7 @@ async fn a_failing_stage_keeps_its_snapshot_all_the_same() {
     let mut task = cut(shell("true"));
     task.recipe.steps.push(shell("exit 3"));
     let outcome = Pod::new().run(&task, &sources()).await;
-    assert_eq!((outcome.wrapper_code, outcome.message.made.map(|made| made.steps)), (3, Some(vec![2])));
+    assert_eq!((outcome.wrapper_code, outcome.message.snapshots.map(|made| made.numbers)), (3, Some(vec![2])));
 }
 
 #[tokio::test]
@@ -79,11 +79,11 @@ async fn a_snapshot_that_cannot_be_kept_costs_itself_alone() {
     let memory = sources();
     memory.faults.store(1, Ordering::SeqCst);
     let outcome = Pod::new().run(&cut(shell("head -c 3000000 /dev/zero >zeros")), &memory).await;
-    assert_eq!((&outcome.message.failure, outcome.message.made), (&None, None), "{:?}", outcome.log);
+    assert_eq!((&outcome.message.failure, outcome.message.snapshots), (&None, None), "{:?}", outcome.log);
     assert!(outcome.message.artifact.is_some());
     let memory = sources();
     let outcome = Pod::new().run(&cut(shell("mkfifo pipe")), &memory).await;
-    assert_eq!((&outcome.message.failure, outcome.message.made), (&None, None));
+    assert_eq!((&outcome.message.failure, outcome.message.snapshots), (&None, None));
     assert!(outcome.log.contains("/workspace/pipe is a device or a FIFO"), "{}", outcome.log);
 }
 
@@ -118,6 +118,6 @@ async fn hostile_snapshots_are_never_kept() {
         task.recipe.outputs.clear();
         let (code, message) = pod.agent(&task, &sources()).await;
         wrapper.await.unwrap();
-        assert_eq!((code, message.made), (0, None), "{what}");
+        assert_eq!((code, message.snapshots), (0, None), "{what}");
     }
 }

@@ -53,6 +53,8 @@ pub struct Memory {
     pub start: usize,
     /// How many uploads break after their first bytes.
     pub faults: Arc<AtomicU32>,
+    /// What the stage's cache held at the end of the last build.
+    pub cached: Option<Layer>,
 }
 
 pub struct MemoryUpload {
@@ -101,6 +103,10 @@ impl Backend for Memory {
 
     async fn start(&self, _: &[Prefix]) -> Result<usize, AgentFailure> {
         Ok(self.start)
+    }
+
+    async fn cache(&self, _: Key) -> Option<Layer> {
+        self.cached.clone()
     }
 
     async fn open_layer(&self, layer: &Layer) -> Result<LayerStream, AgentFailure> {
@@ -304,6 +310,7 @@ pub fn task(steps: Vec<Step>, outputs: Vec<Output>) -> StageTask {
         places: Places::default(),
         inject_ca: false,
         snapshots: SnapshotTask::default(),
+        caches: Vec::new(),
     }
 }
 

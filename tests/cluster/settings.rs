@@ -75,6 +75,55 @@ async fn a_build_finds_its_caches_as_it_left_them_and_stages_do_not_share_them()
 }
 
 #[tokio::test]
+async fn what_is_in_caches_of_the_registry_is_there_for_the_next_build_under_each_account() {
+    let world = World::with_security("registry-caches", "baseline").await;
+    // The second run of the same cache sees what the first one left, and the next build what both did.
+    let line = |build: &str| format!("cat /cache/log > /workspace/out || true; echo {build} >> /cache/log");
+    let stages = |build: &str| {
+        json!({
+            "stages": [{"name": "build", "image": builder("c"), "run": line(build),
+                "caches": [{"name": "c", "path": "/cache", "registry": {}}]}],
+            "image": {"copy": [{"from": "build", "source": "/workspace/out", "destination": "/out"}]},
+            "destination": {"repository": world.repository("app")}
+        })
+    };
+    let dockerfile = |build: &str| {
+        let text = format!(
+            "FROM {} AS build\nRUN mkdir /workspace\nRUN --mount=type=cache,target=/cache {}\n\
+             RUN test ! -e /cache\nFROM scratch\nCOPY --from=build /workspace/out /out\n",
+            builder("c"),
+            line(build)
+        );
+        json!({"podSecurity": "Baseline", "dockerfile": {"inline": text}, "destination": {"repository": world.repository("other")}})
+    };
+    for build in ["one", "two", "three"] {
+        world.apply("app", stages(build)).await;
+        world.apply("other", dockerfile(build)).await;
+        let said = match build {
+            "one" => "",
+            "two" => "one\n",
+            _ => "one\ntwo\n",
+        };
+        for name in ["app", "other"] {
+            let status = world.ready(name).await;
+            assert_eq!(out(&status), said, "{name} {build}");
+        }
+        world
+            .told(
+                "CachesKept",
+                if build == "one" {
+                    2
+                } else if build == "two" {
+                    4
+                } else {
+                    6
+                },
+            )
+            .await;
+    }
+}
+
+#[tokio::test]
 async fn source_and_registry_over_https_with_a_private_authority_which_stages_see_on_request() {
     let world = World::new("authority").await;
     let source = Repository::new("authority");

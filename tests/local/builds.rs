@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf, process::Command};
 
 use serde_json::{Value, json};
 
-use crate::support::{Layer, Machine, only_manifest, stranger, users};
+use crate::support::{Layer, Machine, layer_texts, only_manifest, stranger, users};
 
 fn cached(result: &Value) -> Vec<bool> {
     result["stages"].as_array().unwrap().iter().map(|stage| stage["cached"].as_bool().unwrap()).collect()
@@ -196,6 +196,34 @@ async fn values_from_secrets_are_the_callers_and_caches_stay() {
         let output = machine.command(&["build", "--no-cache", "."]).env("TOKEN", "t").output().unwrap();
         let log = String::from_utf8(output.stderr).unwrap();
         assert!(log.contains(&format!("build | {count}\n")), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn caches_of_the_registry_are_in_the_store_here() {
+    for user in users() {
+        let machine = Machine::new(user).await;
+        let more = "    caches: [{name: c, path: /workspace/cache, registry: {}}]";
+        let count = |build: &str| {
+            let lines = machine.lines(&format!("echo {build} >>cache/log; busybox wc -l <cache/log"), more);
+            lines[0].trim().to_owned()
+        };
+        assert_eq!([count("one"), count("two"), count("three")], ["1", "2", "3"]);
+
+        let docker = |build: &str| {
+            machine.file(
+                "Dockerfile",
+                &format!(
+                    "FROM {}/builder:1 AS build\nUSER root\nRUN --mount=type=cache,target=/c echo {build} >>/c/log && cp /c/log /out\n\
+                     FROM scratch\nCOPY --from=build /out /\n",
+                    machine.registry.host
+                ),
+            );
+            let _ = fs::remove_dir_all(machine.path("home/layout"));
+            machine.build(&["--dockerfile", "Dockerfile", "--output", "oci:../home/layout"]);
+            layer_texts(&machine.path("home/layout")).pop().unwrap().1
+        };
+        assert_eq!([docker("one"), docker("two")], ["one\n", "one\ntwo\n"]);
     }
 }
 

@@ -154,9 +154,10 @@ pub struct KeySelector {
     pub key: String,
 }
 
-/// A directory that survives from build to build.
+/// A directory that survives from build to build: in a claim, or in the cache repository.
 #[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new("has(self.persistentVolumeClaim) != has(self.registry)").message("give exactly one of persistentVolumeClaim and registry"))]
 pub struct Cache {
     /// Name of the cache.
     #[schemars(length(min = 1, max = 40), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
@@ -167,8 +168,33 @@ pub struct Cache {
     pub path: String,
 
     /// The claim that holds it. Each stage of each MinimalImage has a directory of its own in the claim.
-    pub persistent_volume_claim: ClaimReference,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistent_volume_claim: Option<ClaimReference>,
+
+    /// The cache repository holds it: an artifact of at most 2 GB, fetched before the stage's first command and sent back
+    /// after its success when a tenth of it is new. Each stage of each MinimalImage has one of its own. Example: {}.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registry: Option<RegistryCache>,
 }
+
+impl Stage {
+    /// The caches that claims hold, each with its claim's name.
+    pub fn claims(&self) -> impl Iterator<Item = (&Cache, &str)> {
+        self.caches
+            .iter()
+            .filter_map(|cache| Some((cache, cache.persistent_volume_claim.as_ref()?.claim_name.as_str())))
+    }
+
+    /// The caches that the cache repository holds.
+    pub fn registry_caches(&self) -> impl Iterator<Item = &Cache> {
+        self.caches.iter().filter(|cache| cache.registry.is_some())
+    }
+}
+
+/// A cache in the cache repository. There is nothing to set.
+#[derive(KubeSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegistryCache {}
 
 /// A PersistentVolumeClaim of this namespace.
 #[derive(KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]

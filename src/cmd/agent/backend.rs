@@ -50,6 +50,8 @@ pub trait Backend: Send + Sync {
     /// The first step to run, once what the steps before each cut take from the source is known: the build container starts from
     /// an image that has those before it. Only asked for when the steps have to run.
     fn start(&self, prefixes: &[Prefix]) -> impl Future<Output = Result<usize, AgentFailure>> + Send;
+    /// What a cache held after the last build that sent it; none where that cannot be read, too.
+    fn cache(&self, key: Key) -> impl Future<Output = Option<Layer>> + Send;
     /// Begins to read a layer.
     fn open_layer(&self, layer: &Layer) -> impl Future<Output = Result<LayerStream, AgentFailure>> + Send;
     /// Begins to write a layer.

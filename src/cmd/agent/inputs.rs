@@ -15,12 +15,14 @@ use super::{Backend, LayerStream, blocking, combined, internal, interrupted, mis
 use crate::{
     domain::{
         artifact::Layer,
+        caches::MOST_BYTES,
         dockerfile::{Problem, ignore::Ignore},
         recipe::{Output, Parents, Recipe, Step},
         snapshot::Prefix,
         task::{AgentFailure, FailureReason, Places},
         tree::FileTree,
         value::{Digest, DigestHasher},
+        wire::{Frame, WrapperFailure},
     },
     shell::{
         collect::{self, CollectError, Scope, collect},
@@ -142,8 +144,47 @@ pub async fn send_artifact<B: Backend>(
     channel: Channel,
 ) -> Result<Channel, AgentFailure> {
     let stream = backend.open_layer(layer).await?;
+    let (channel, sent) = send_layer(stream, layer, limit, channel).await?;
+    sent.map(|()| channel)
+}
+
+/// Sends what a cache holds; nothing where there is none. One that cannot be read to its end breaks off, and the stage goes on.
+pub async fn send_cache<B: Backend>(
+    backend: &B,
+    layer: Option<&Layer>,
+    channel: Channel,
+) -> Result<Channel, AgentFailure> {
+    let opened = match layer {
+        None => None,
+        Some(layer) => backend.open_layer(layer).await.map(|stream| (stream, layer)).map_err(ignored).ok(),
+    };
+    let Some((stream, layer)) = opened else {
+        let (channel, sent) = blocking(channel, |channel| channel.send(&Frame::DataEnd)).await?;
+        return sent.map(|()| channel).map_err(interrupted);
+    };
+    // Headers and padding beside the files' own bytes.
+    let limit = MOST_BYTES.saturating_mul(2);
+    let (channel, sent) = send_layer(stream, layer, limit, channel).await?;
+    let Err(failure) = sent else { return Ok(channel) };
+    let message = failure.message.clone();
+    ignored(failure);
+    let broken = Frame::Failed(WrapperFailure::Files { message, step: None });
+    let (channel, sent) = blocking(channel, move |channel| channel.send(&broken)).await?;
+    sent.map(|()| channel).map_err(interrupted)
+}
+
+fn ignored(failure: AgentFailure) {
+    tracing::warn!(message = failure.message, "a cache cannot be read");
+}
+
+async fn send_layer(
+    stream: LayerStream,
+    layer: &Layer,
+    limit: u64,
+    channel: Channel,
+) -> Result<(Channel, Result<(), AgentFailure>), AgentFailure> {
     let (diff_id, handle) = (layer.diff_id, Handle::current());
-    let (channel, sent) = blocking(channel, move |channel| {
+    blocking(channel, move |channel| {
         let mut bytes = StreamBytes { handle, stream, current: Bytes::new(), failure: None };
         let mut layer = Hashing { inner: MultiGzDecoder::new(&mut bytes).take(limit), hasher: DigestHasher::default() };
         let mut writer = channel.data_writer();
@@ -156,8 +197,7 @@ pub async fn send_artifact<B: Backend>(
             Err(Copy::Write(error)) => Err(interrupted(crate::shell::socket::SocketError::Gone(error))),
         }
     })
-    .await?;
-    sent.map(|()| channel)
+    .await
 }
 
 fn broken(diff_id: Digest) -> AgentFailure {

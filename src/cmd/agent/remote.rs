@@ -97,6 +97,16 @@ impl Backend for Remote {
         Err(AgentFailure::new(FailureReason::SnapshotOutdated, message))
     }
 
+    async fn cache(&self, key: Key) -> Option<Layer> {
+        match self.cache.lookup(&key).await {
+            Ok(artifact) => artifact?.layers.into_iter().next(),
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "a cache cannot be read");
+                None
+            }
+        }
+    }
+
     async fn open_layer(&self, layer: &Layer) -> Result<LayerStream, AgentFailure> {
         let blob = self.client.blob(self.repository(), layer.digest, layer.compressed_size).await;
         let blob = blob.map_err(|error| failure(&error))?;

@@ -81,6 +81,10 @@ impl Backend for Local {
         Ok(cut)
     }
 
+    async fn cache(&self, key: Key) -> Option<Layer> {
+        self.world.store.known(&key)?.layers.into_iter().next()
+    }
+
     async fn open_layer(&self, layer: &Layer) -> Result<LayerStream, AgentFailure> {
         let path = self.world.store.blob(layer.digest);
         let file = tokio::fs::File::open(&path).await;

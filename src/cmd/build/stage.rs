@@ -24,7 +24,7 @@ use super::{
     world::{World, blocking},
 };
 use crate::{
-    api::v1alpha1::Stage,
+    api::v1alpha1::{Cache, Stage},
     cmd::{
         agent::{self, AgentSettings},
         install::BINARY,
@@ -36,7 +36,7 @@ use crate::{
         job,
         passwd::{group, passwd},
         plan::{Account, Pins, RESTRICTED_USER, StagePlan, TIMEOUT_ADVICE},
-        recipe::Recipe,
+        recipe::{Key, Recipe},
         settings::Settings,
         snapshot::SnapshotTask,
         task::{AgentFailure, AgentMessage, FailureReason, SHARED_DIR, StageTask},
@@ -92,6 +92,8 @@ pub struct StageJob {
     pub pins: Pins,
     /// Where it can be cut.
     pub snapshots: SnapshotTask,
+    /// What its caches in the store are found by.
+    pub caches: Vec<Key>,
 }
 
 impl StageJob {
@@ -123,6 +125,7 @@ impl StageJob {
             return Err(self.failure(&failure, &directory));
         }
         let digest = message.artifact.ok_or_else(|| anyhow!("the agent made no artifact"))?;
+        self.keep_caches(&message)?;
         self.world.store.record(&self.recipe.exact_key(message.source), digest)?;
         if let Some(quick) = quick {
             self.world.store.record(&quick, digest)?;
@@ -133,21 +136,38 @@ impl StageJob {
 
     /// Remembers the snapshots that the agent made on top of `layers`.
     fn keep_snapshots(&self, message: &AgentMessage, mut layers: Vec<Layer>) -> anyhow::Result<()> {
-        let (Some(made), store) = (&message.made, &self.world.store) else { return Ok(()) };
+        let (Some(made), store) = (&message.snapshots, &self.world.store) else { return Ok(()) };
         let artifact = store.artifact(made.artifact).context("the agent's snapshot is not in the store")?;
-        for (step, layer) in made.steps.iter().zip(artifact.layers) {
+        for (step, layer) in made.numbers.iter().zip(artifact.layers) {
             layers.push(layer);
-            let config = ArtifactConfig::plain(&layers).to_bytes();
-            store.write(&config)?;
-            let whole = store.write(&artifact::manifest(&config, &layers))?;
+            let whole = self.put_artifact(&layers)?;
             let source = message.prefixes.iter().find(|prefix| prefix.step == *step).map(|prefix| prefix.source);
             store.put_snapshot(&self.recipe.snapshot_key(*step, source), whole, self.world.now.as_second())?;
         }
         Ok(())
     }
 
+    /// Remembers the caches that the agent sent.
+    fn keep_caches(&self, message: &AgentMessage) -> anyhow::Result<()> {
+        let (Some(sent), store) = (&message.caches, &self.world.store) else { return Ok(()) };
+        let artifact = store.artifact(sent.artifact).context("the agent's caches are not in the store")?;
+        for (index, layer) in sent.numbers.iter().zip(artifact.layers) {
+            if let Some(key) = self.caches.get(*index) {
+                store.record(key, self.put_artifact(&[layer])?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Layers that the store has, as an artifact.
+    fn put_artifact(&self, layers: &[Layer]) -> anyhow::Result<Digest> {
+        let config = ArtifactConfig::plain(layers).to_bytes();
+        self.world.store.write(&config)?;
+        Ok(self.world.store.write(&artifact::manifest(&config, layers))?)
+    }
+
     /// The key without looking at files: where the source is a directory, that is only possible without it.
-    fn quick_key(&self) -> Option<crate::domain::recipe::Key> {
+    fn quick_key(&self) -> Option<Key> {
         let known = !self.recipe.uses_source() || self.world.context.is_none();
         known.then(|| self.recipe.quick_key(self.world.outline.source_identity(&self.pins).as_deref()))
     }
@@ -225,7 +245,7 @@ impl StageJob {
         let settings = Settings { network: self.world.network()?, ..Settings::default() };
         let cache = (&outline.cache, self.world.args.no_cache);
         let task = job::task(&self.stage, self.recipe.clone(), source, self.inputs.clone(), cache, &settings);
-        Ok(StageTask { snapshots: self.snapshots.clone(), ..task })
+        Ok(StageTask { snapshots: self.snapshots.clone(), caches: self.caches.clone(), ..task })
     }
 
     /// Waits until it is needed, then pulls, starts, passes on what is said, and waits for the end.
@@ -330,7 +350,7 @@ fn run(world: &World, plan: &StagePlan, builder: &Builder, directory: &RunDirect
         user: plan.account.user().map_or_else(|| builder.user.clone(), |user| user.to_string()),
         env: environment(&builder.env, restricted, variables),
         binds,
-        caches: caches(world, &plan.name, &stage),
+        caches: caches(world, &plan.name, &stage, directory),
     })
 }
 
@@ -343,13 +363,14 @@ fn variables(world: &World, stage: &Stage) -> Vec<(String, String)> {
 }
 
 /// Each stage has a directory of its own in a claim, as in a cluster; a claim is the repository's here.
-fn caches(world: &World, name: &str, stage: &Stage) -> Vec<Bind> {
-    let caches = stage.caches.iter().map(|cache| {
-        let claim = &cache.persistent_volume_claim.claim_name;
+/// The others are volumes of one build, as in a cluster.
+fn caches(world: &World, name: &str, stage: &Stage, directory: &RunDirectory) -> Vec<Bind> {
+    let claims = stage.claims().map(|(cache, claim)| {
         let source = world.store.cache(&format!("{} {claim} {name} {}", world.outline.repository, cache.name));
         bind(source, &cache.path, false)
     });
-    caches.collect()
+    let volume = |cache: &Cache| bind(directory.path().join("caches").join(&cache.name), &cache.path, false);
+    claims.chain(stage.registry_caches().map(volume)).collect()
 }
 
 fn bind(source: PathBuf, destination: &str, read_only: bool) -> Bind {

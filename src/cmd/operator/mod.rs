@@ -1,6 +1,7 @@
 //! `operator`: watches MinimalImages and, for each, observes, decides and applies.
 
 mod answers;
+mod caches;
 mod dockerfile;
 mod publish;
 mod reconcile;

@@ -25,7 +25,7 @@ use crate::{
 
 use super::{
     answers::{Answers, World},
-    snapshots,
+    caches, snapshots,
 };
 
 /// A decision that still asks after so many rounds would ask for ever; a chain of 32 stages needs two a stage.
@@ -178,6 +178,10 @@ async fn apply(
     for keep in std::mem::take(&mut outcome.keep) {
         let (operator, image, id) = (Arc::clone(operator), image.clone(), id.clone());
         tokio::spawn(async move { snapshots::keep(&operator.world, &image, id, keep).await });
+    }
+    for keep in std::mem::take(&mut outcome.keep_caches) {
+        let (operator, image, id) = (Arc::clone(operator), image.clone(), id.clone());
+        tokio::spawn(async move { caches::keep(&operator.world, &image, id, keep).await });
     }
     if let Some(written) = world.cluster.write_status(image, &outcome.status).await? {
         operator.memory().entry(id.clone()).or_default().written = Some(written);

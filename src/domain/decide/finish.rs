@@ -161,6 +161,7 @@ impl Pass<'_> {
         let rest = Outcome {
             events: events.collect(),
             keep: stages.keep,
+            keep_caches: stages.keep_caches,
             start: stages.start,
             requeue: stages.retry.or(look_again.then_some(LOOK_AGAIN)),
             place,
@@ -175,8 +176,7 @@ impl Pass<'_> {
         status.stages.clone_from(&stages.status);
         status.progress = Some(progress);
         let place = self.live_place();
-        let keep = stages.keep.clone();
-        let rest = Outcome { requeue: Some(Duration::ZERO), place, keep, ..Outcome::deleting(stages.stale.clone()) };
+        let rest = Outcome { requeue: Some(Duration::ZERO), place, ..Outcome::keeping(stages, stages.stale.clone()) };
         self.act(status, Health::InProgress, Reason::Pushing, "the image is being put together and pushed", rest)
     }
 
@@ -223,7 +223,7 @@ impl Pass<'_> {
         let build = Build { result: trouble.reason.as_str().into(), ..self.ended_build(progress) };
         self.remember(&mut status, build);
         let delete = self.facts.jobs.iter().filter(|job| !keep.contains(&job.name)).cloned().collect();
-        let rest = Outcome { requeue, keep: stages.keep.clone(), ..Outcome::deleting(delete) };
+        let rest = Outcome { requeue, ..Outcome::keeping(stages, delete) };
         self.act(status, Health::Failed, trouble.reason, &trouble.message, rest)
     }
 
@@ -258,7 +258,7 @@ impl Pass<'_> {
         status.image = Some(image);
         let delete = self.facts.jobs.iter().filter(|job| !job.deleting).cloned().collect();
         let requeue = plan.outline.can_change.then_some(plan.outline.interval);
-        let rest = Outcome { requeue, keep: stages.keep.clone(), ..Outcome::deleting(delete) };
+        let rest = Outcome { requeue, ..Outcome::keeping(stages, delete) };
         self.act(status, Health::Current, Reason::Succeeded, &message, rest)
     }
 
@@ -325,6 +325,12 @@ impl Pass<'_> {
 }
 
 impl Outcome {
+    /// An outcome that deletes, and keeps what agents have sent.
+    fn keeping(stages: &Stages, delete: Vec<JobFact>) -> Self {
+        let (keep, keep_caches) = (stages.keep.clone(), stages.keep_caches.clone());
+        Self { keep, keep_caches, ..Self::deleting(delete) }
+    }
+
     /// An outcome that only deletes.
     fn deleting(delete: Vec<JobFact>) -> Self {
         Self {
@@ -332,6 +338,7 @@ impl Outcome {
             start: Vec::new(),
             delete: delete.into_iter().filter(|job| !job.deleting).collect(),
             keep: Vec::new(),
+            keep_caches: Vec::new(),
             events: Vec::new(),
             requeue: None,
             place: Place::None,

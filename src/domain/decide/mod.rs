@@ -20,6 +20,7 @@ use crate::api::{
 
 use super::{
     artifact::{Artifact, OutputReport},
+    caches::KeepCaches,
     image::{BaseLayer, ImageConfig, RuntimeConfig, SourcedLayer},
     job::StageRun,
     observed::JobFact,
@@ -192,6 +193,8 @@ pub struct Outcome {
     pub delete: Vec<JobFact>,
     /// Snapshots to keep. Nothing waits for that, and it may be done twice.
     pub keep: Vec<Keep>,
+    /// Caches to keep. Nothing waits for that, and it may be done twice.
+    pub keep_caches: Vec<KeepCaches>,
     /// Events to record.
     pub events: Vec<Note>,
     /// When to look again without a cause.

@@ -46,7 +46,7 @@ impl Walk<'_> {
     pub(super) fn keep(&mut self, recipe: &Recipe, job: &JobFact) {
         let stage = self.plan.stages.iter().find(|stage| stage.name == job.stage);
         let (Some(made), Some(reference), Some(digest)) =
-            (&job.made, stage.and_then(|stage| stage.image.as_ref()), recipe.image)
+            (&job.snapshots, stage.and_then(|stage| stage.image.as_ref()), recipe.image)
         else {
             return;
         };
@@ -55,7 +55,7 @@ impl Walk<'_> {
             builder: reference.repository().pinned(digest),
             below: job.snapshot,
             artifact: made.artifact,
-            layers: recipe.kept(&made.steps, &job.prefixes),
+            layers: recipe.kept(&made.numbers, &job.prefixes),
         });
     }
 

@@ -12,6 +12,7 @@ use crate::{
     },
     domain::{
         artifact::{Artifact, Layer},
+        caches::KeepCaches,
         image::SourcedLayer,
         job::{self, StageRun},
         observed::{JobFact, JobFailure, JobState},
@@ -62,6 +63,8 @@ pub(super) struct Stages {
     pub retry: Option<Duration>,
     /// Snapshots that agents have made.
     pub keep: Vec<Keep>,
+    /// Caches that agents have sent.
+    pub keep_caches: Vec<KeepCaches>,
     /// Why a snapshot could not be started from.
     pub snapshot_failure: Option<String>,
     /// Whether Pods of this build may be doing something.
@@ -205,7 +208,10 @@ impl<'a> Walk<'a> {
                 self.stages.live = true;
                 status.state = StageState::Running;
             }
-            JobState::Done(message) => self.adopt(recipe, key, message, status),
+            JobState::Done(message) => {
+                self.keep_caches(job, message);
+                self.adopt(recipe, key, message, status);
+            }
             JobState::Failed(failure) => return self.after_failure(job, failure, status),
         }
         None
@@ -242,6 +248,22 @@ impl<'a> Walk<'a> {
                 status.steps_milliseconds = i64::try_from(message.timings.steps).ok();
             }
         }
+    }
+
+    /// What is in caches after a success is for the next build.
+    fn keep_caches(&mut self, job: &JobFact, message: &AgentMessage) {
+        let stage = self.plan.stages.iter().find(|stage| stage.name == job.stage);
+        let (Some(sent), Some(stage)) = (&message.caches, stage) else { return };
+        let known = self.cache_keys(stage);
+        let keys = sent.numbers.iter().map(|index| known.get(*index).copied()).collect::<Option<Vec<_>>>();
+        let keep = |keys| KeepCaches { stage: job.stage.clone(), artifact: sent.artifact, keys };
+        self.stages.keep_caches.extend(keys.map(keep));
+    }
+
+    fn cache_keys(&self, stage: &StagePlan) -> Vec<Key> {
+        let meta = &self.pass.image.metadata;
+        let [namespace, name] = [&meta.namespace, &meta.name].map(|text| text.as_deref().unwrap_or_default());
+        self.plan.cache_keys(stage, &format!("{namespace}/{name}"))
     }
 
     /// What an artifact is recorded under beside its key in this build.
@@ -377,7 +399,8 @@ impl<'a> Walk<'a> {
         let cache = (&self.plan.outline.cache, self.progress.no_cache.is_some());
         let task = job::task(next.stage, next.recipe.clone(), source, inputs, cache, self.pass.settings);
         let (start, snapshots) = self.start_of(next);
-        let task = StageTask { snapshots, ..task };
+        let caches = self.cache_keys(next.stage);
+        let task = StageTask { snapshots, caches, ..task };
         StageRun { stage: next.stage.clone(), key: next.key, attempt: next.attempt, task, start }
     }
 

@@ -145,7 +145,7 @@ impl World {
                         state: JobState::Running,
                         snapshot: run.start.as_ref().map(|start| start.image),
                         prefixes: Vec::new(),
-                        made: None,
+                        snapshots: None,
                     }));
                     return *outcome;
                 }

@@ -103,6 +103,7 @@ pub fn task(
         places: stage.places.clone(),
         inject_ca: stage.settings.as_ref().is_some_and(|stage| stage.ca_certificates),
         snapshots: SnapshotTask::default(),
+        caches: Vec::new(),
     }
 }
 

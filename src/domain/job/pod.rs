@@ -13,7 +13,7 @@ use k8s_openapi::{
 };
 
 use crate::{
-    api::v1alpha1,
+    api::v1alpha1::{self, Cache, Stage},
     domain::{
         plan::{Account, HOME, RESTRICTED_USER, StagePlan, WORKSPACE},
         settings::Settings,
@@ -152,9 +152,10 @@ impl Context<'_> {
             }));
             env.push(EnvVar { name: "HOME".into(), value: Some(HOME.into()), value_from: None });
         }
-        mounts.extend(stage.caches.iter().map(|cache| VolumeMount {
+        mounts.extend(stage.registry_caches().map(|cache| mount(&cache_volume(cache), &cache.path, false)));
+        mounts.extend(stage.claims().map(|(cache, _)| VolumeMount {
             sub_path: Some(format!("{}/{}/{}", self.owner.uid, self.stage.name, cache.name)),
-            ..mount(&format!("cache-{}", cache.name), &cache.path, false)
+            ..mount(&cache_volume(cache), &cache.path, false)
         }));
         let proxy = self.settings.proxy.iter().filter(|_| stage.proxy);
         env.extend(proxy.map(|(name, value)| EnvVar {
@@ -201,17 +202,23 @@ impl Context<'_> {
         let login =
             || Some(vec![KeyToPath { key: ".dockerconfigjson".into(), path: "config.json".into(), mode: None }]);
         volumes.extend(self.refs.cache_secret.iter().map(|secret| secret_volume("registry-secret", secret, login())));
-        let caches = self.stage.settings.iter().flat_map(|stage| &stage.caches);
-        volumes.extend(caches.map(|cache| Volume {
-            name: format!("cache-{}", cache.name),
+        let stage = self.stage.settings.iter();
+        volumes
+            .extend(stage.clone().flat_map(Stage::registry_caches).map(|cache| empty(&cache_volume(cache), &scratch)));
+        volumes.extend(stage.flat_map(Stage::claims).map(|(cache, claim)| Volume {
+            name: cache_volume(cache),
             persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
-                claim_name: cache.persistent_volume_claim.claim_name.clone(),
+                claim_name: claim.to_owned(),
                 read_only: None,
             }),
             ..Volume::default()
         }));
         volumes
     }
+}
+
+fn cache_volume(cache: &Cache) -> String {
+    format!("cache-{}", cache.name)
 }
 
 /// The slower form: an init container that does what the postStart hook does.

@@ -115,6 +115,8 @@ pub struct StagePlan {
     pub timeout: Duration,
     /// Where it is written, if in a Dockerfile.
     pub places: Places,
+    /// Names of its caches in the cache repository, in the order in which `RunMount::Cache` counts them.
+    pub caches: Vec<String>,
 }
 
 /// Who a build container runs as.
@@ -308,13 +310,14 @@ impl Plan {
             .map(|variable| variable.name.clone())
             .collect();
         env_from.sort();
+        let claims = stage.settings.iter().flat_map(Stage::claims);
         Some(Recipe {
             format: FORMAT,
             platform: self.outline.platform.clone(),
             image,
             user: stage.image.is_some().then(|| stage.account.user()).flatten(),
             env_from,
-            mounts: stage.settings.iter().flat_map(|stage| &stage.caches).map(|cache| cache.path.clone()).collect(),
+            mounts: claims.map(|(cache, _)| cache.path.clone()).collect(),
             ignore: stage.ignore.clone(),
             inputs,
             steps: stage.steps.clone(),

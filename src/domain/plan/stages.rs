@@ -8,7 +8,7 @@ use std::{
 use crate::{
     api::v1alpha1::{File, MinimalImageSpec, PodSecurity, Stage},
     domain::{
-        recipe::{CopyItem, Destination, Output, Owner, Parents, Step, TextFile},
+        recipe::{CopyItem, Destination, Output, Owner, Parents, RunMount, Step, TextFile},
         task::Places,
         value::{ImagePath, Reference},
     },
@@ -141,6 +141,9 @@ fn draft<'a>(
     let timeout = stage.timeout.as_deref().map(|text| duration(problems, &format!("{field}.timeout"), text));
     for (index, cache) in stage.caches.iter().enumerate() {
         problems.take(format!("{field}.caches[{index}].path"), cache.path.parse::<ImagePath>());
+        if cache.persistent_volume_claim.is_some() == cache.registry.is_some() {
+            problems.add(format!("{field}.caches[{index}]"), "give exactly one of persistentVolumeClaim and registry");
+        }
     }
     if stage.run.is_some() && stage.command.is_some() {
         problems.add(&field, "give either run or command, not both");
@@ -209,6 +212,12 @@ fn finish(draft: &Draft, account: Account, mut add: impl FnMut(&Group) -> Output
         })
         .collect();
     let command = command(draft.stage);
+    let caches: Vec<_> = draft.stage.registry_caches().collect();
+    let mounts = caches.iter().enumerate().filter_map(|(index, cache)| {
+        let path = cache.path.parse().ok()?;
+        Some(RunMount::Cache { path, index, volume: true, mode: 0o755, owner: Owner::default() })
+    });
+    let mounts = mounts.collect();
     if !command.is_empty() {
         let mut env = BTreeMap::from([(SOURCE_DATE_EPOCH.0.to_owned(), SOURCE_DATE_EPOCH.1.to_owned())]);
         let literal = draft.stage.env.iter().filter(|variable| variable.value_from.is_none());
@@ -218,7 +227,7 @@ fn finish(draft: &Draft, account: Account, mut add: impl FnMut(&Group) -> Output
             env,
             working_dir: draft.working_dir.clone(),
             user: None,
-            mounts: Vec::new(),
+            mounts,
             offline: false,
         });
     }
@@ -233,6 +242,8 @@ fn finish(draft: &Draft, account: Account, mut add: impl FnMut(&Group) -> Output
         settings: Some(draft.stage.clone()),
         timeout: draft.timeout,
         places: Places::default(),
+        // Stages share none, as they share no directory of a claim.
+        caches: caches.iter().map(|cache| format!("{}/{}", draft.stage.name, cache.name)).collect(),
     }
 }
 
@@ -258,6 +269,7 @@ pub(super) fn source_stage(account: Account, ignore: Vec<String>) -> StagePlan {
         settings: None,
         timeout: DEFAULT_TIMEOUT,
         places: Places::default(),
+        caches: Vec::new(),
     }
 }
 

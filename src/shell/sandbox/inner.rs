@@ -16,14 +16,17 @@ use rustix::{
     process::{Resource, Rlimit, setrlimit},
 };
 
-use super::{Request, Run, RuntimeKind, SandboxError, Unpack, apply::apply, namespaces::code};
+use super::{Request, Run, RuntimeKind, SandboxError, Unpack, namespaces::code};
 use crate::{
     domain::{
         bundle::{Bind, Sandbox, volumes},
         passwd::{User, look_up},
         plan::{Account, RESTRICTED_USER},
     },
-    shell::rooted::{Last, resolve},
+    shell::{
+        apply::apply,
+        rooted::{Last, resolve},
+    },
 };
 
 /// A broken archive may ask for any amount of memory; ours need little.

@@ -4,9 +4,7 @@
 //! - here: what a build asks for, and the start of it.
 //! - `namespaces`: the processes in between.
 //! - `inner`: what is done within, as root of a user namespace where the user is not root.
-//! - `apply`: one layer onto a root file system.
 
-mod apply;
 mod inner;
 mod namespaces;
 mod users;
@@ -18,7 +16,6 @@ use std::{
     process::Stdio,
 };
 
-pub use apply::{ApplyError, apply};
 pub use namespaces::{enter, init};
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -27,6 +24,7 @@ use tokio::{
     process::{Child, ChildStderr, ChildStdout, Command},
 };
 
+use super::apply::ApplyError;
 use crate::domain::{bundle::Bind, plan::Account};
 
 /// The runtimes that are looked for, the best known first.

@@ -3,7 +3,7 @@
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use super::*;
-use crate::shell::sandbox::apply;
+use crate::shell::apply::apply;
 
 /// Paths with type, mode, size or target, and content.
 fn tree(root: &Path) -> Vec<String> {

@@ -3,7 +3,8 @@
 use super::*;
 use crate::domain::{
     recipe::Recipe,
-    snapshot::{Made, Prefix, SnapshotTask},
+    snapshot::{Prefix, SnapshotTask},
+    task::Sent,
 };
 
 /// Two cuts: at step 1, behind a command alone, and at step 3, behind a file as well.
@@ -140,7 +141,7 @@ fn what_agents_have_made_is_kept_of_a_stage_that_failed_too() {
         world.pass();
         world.set_job(state);
         world.jobs[0].prefixes = vec![Prefix { step: 3, source: files("go.mod") }];
-        world.jobs[0].made = Some(Made { artifact: Digest::of(b"made"), steps: vec![3] });
+        world.jobs[0].snapshots = Some(Sent { artifact: Digest::of(b"made"), numbers: vec![3] });
         let keep = world.one_pass().keep;
         assert_eq!(
             (keep[0].stage.as_str(), keep[0].below, keep[0].artifact),

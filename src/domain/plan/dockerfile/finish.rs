@@ -241,6 +241,7 @@ impl Finish<'_> {
                 let mut plan = self.container(name, reference, account);
                 let secrets = built.secrets.iter().filter_map(|index| secret_variable(self.open, *index));
                 plan.settings.iter_mut().for_each(|settings| settings.env.extend(secrets.clone()));
+                plan.caches.clone_from(&built.caches);
                 for action in &built.actions {
                     self.check_restricted(account, action);
                     if let Action::Copy { origin, items, .. } = &action.value {
@@ -336,6 +337,7 @@ impl Finish<'_> {
             settings: Some(settings),
             timeout: timeout.map_or(DEFAULT_TIMEOUT, Duration::from),
             places: Places::default(),
+            caches: Vec::new(),
         }
     }
 }

@@ -37,8 +37,11 @@ impl Work<'_> {
                 self.problem(flag.at, "from", message);
                 None
             }
-            Mount::Cache { target, attributes, .. } => self.empty(flag, &target, Some(0o755), attributes),
-            Mount::Tmpfs { target, .. } => self.empty(flag, &target, None, MountAttributes::default()),
+            Mount::Cache { id, target, attributes, .. } => self.cache(flag, id, &target, attributes),
+            Mount::Tmpfs { target, .. } => {
+                let path = self.target(flag, &target)?;
+                Some(RunMount::Directory { path, mode: None, owner: Owner::default() })
+            }
             Mount::Secret { id, target, env, required, attributes } => {
                 let target = target.or_else(|| env.is_none().then(|| format!("/run/secrets/{id}")));
                 self.secret(flag, (&id, required), target.as_deref(), (env, attributes))
@@ -82,15 +85,23 @@ impl Work<'_> {
         self.built.action(at, Action::Copy { origin, items: vec![item], owner: None, transient: true });
     }
 
-    fn empty(
+    /// All stages of a Dockerfile share the caches of one id, which is the target unless it is given.
+    fn cache(
         &mut self,
         flag: &Located<MountFlag>,
+        id: Option<String>,
         target: &str,
-        mode: Option<u32>,
         attributes: MountAttributes,
     ) -> Option<RunMount> {
         let path = self.target(flag, target)?;
-        Some(RunMount::Directory { path, mode: attributes.mode.or(mode), owner: owner(attributes) })
+        let name = id.unwrap_or_else(|| path.to_string());
+        let known = self.built.caches.iter().position(|other| *other == name);
+        let index = known.unwrap_or_else(|| {
+            self.built.caches.push(name);
+            self.built.caches.len() - 1
+        });
+        let mode = attributes.mode.unwrap_or(0o755);
+        Some(RunMount::Cache { path, index, volume: false, mode, owner: owner(attributes) })
     }
 
     fn secret(

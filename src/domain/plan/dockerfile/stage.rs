@@ -45,6 +45,8 @@ pub(super) struct Built {
     shell: Vec<String>,
     /// The spec's secrets that it uses, by their place in its list.
     pub secrets: BTreeSet<usize>,
+    /// Names of the caches that it mounts.
+    pub caches: Vec<String>,
     /// Directories that are known to be there.
     pub known: BTreeSet<ImagePath>,
 }
@@ -135,6 +137,7 @@ impl Built {
             directory: directory.clone(),
             user: config.user.clone(),
             secrets: BTreeSet::new(),
+            caches: Vec::new(),
             shell: config.shell.clone().unwrap_or_else(|| ["/bin/sh", "-c"].map(str::to_owned).to_vec()),
         };
         built.know(Some(directory));

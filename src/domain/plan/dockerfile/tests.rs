@@ -390,7 +390,13 @@ fn mounts_are_there_for_one_run_alone() {
     assert_eq!(
         mounts[..],
         [
-            RunMount::Directory { path: "/root/.cache".parse().unwrap(), mode: Some(0o755), owner: root },
+            RunMount::Cache {
+                path: "/root/.cache".parse().unwrap(),
+                index: 0,
+                volume: false,
+                mode: 0o755,
+                owner: root
+            },
             secret(1, None, Some("TOKEN")),
             secret(2, Some(("/root/.npmrc", 0o440)), None),
         ]
@@ -521,4 +527,19 @@ fn of_an_argument_and_a_variable_the_later_one_holds() {
         })
         .collect();
     assert_eq!(values, ["2", "3", "2"]);
+}
+
+#[test]
+fn caches_are_found_by_their_ids_in_every_stage_of_one_resource() {
+    let text = "FROM golang:1.26 AS a\nRUN --mount=type=cache,target=/x --mount=type=cache,id=both,target=/y one\n\
+                FROM golang:1.26 AS b\nRUN --mount=type=cache,id=both,target=/z --mount=type=cache,id=/x,target=/w two\n\
+                FROM scratch\nCOPY --from=a /o /a\nCOPY --from=b /o /b\n";
+    let plan = try_plan(&draft(json!({})), &[("Dockerfile", text)]).unwrap();
+    let keys = |index: usize, resource: &str| plan.cache_keys(&plan.stages[index], resource);
+    assert_eq!(plan.stages[0].caches, ["/x", "both"]);
+    let mut of_b = keys(1, "n/r");
+    of_b.reverse();
+    assert_eq!(keys(0, "n/r"), of_b);
+    assert_ne!(keys(0, "n/r"), keys(0, "n/other"));
+    assert_ne!(keys(0, "n/r")[0], keys(0, "n/r")[1]);
 }

@@ -323,10 +323,12 @@ fn path(bytes: &[u8]) -> Result<PathBuf, ApplyError> {
 fn attributes<R: Read>(entry: &mut Entry<'_, R>) -> io::Result<Attributes> {
     let time = exact_time(entry)?;
     let header = entry.header();
+    // Who is not root cannot give files away.
+    let chown = rustix::process::geteuid().is_root();
     let narrow = |id: u64| u32::try_from(id).map_err(|_| io::Error::other("its owner is no 32-bit number"));
     Ok(Attributes {
-        owner: Some(Uid::from_raw(narrow(header.uid()?)?)),
-        group: Some(Gid::from_raw(narrow(header.gid()?)?)),
+        owner: Some(Uid::from_raw(narrow(header.uid()?)?)).filter(|_| chown),
+        group: Some(Gid::from_raw(narrow(header.gid()?)?)).filter(|_| chown),
         mode: header.mode()? & 0o7777,
         time: time.unwrap_or_else(|| Timespec { tv_sec: seconds(header.mtime().unwrap_or(0)), tv_nsec: 0 }),
     })
