@@ -37,6 +37,11 @@ use crate::{
     },
 };
 
+/// How long it may take to tie together what was sent, when the stage is over: the kubelet kills after ten seconds.
+const LAST_REQUESTS: Duration = Duration::from_secs(8);
+/// Of all archives of a stage's caches: each of a few may be as large as one can be.
+const CACHE_BYTES: u64 = 4 * MOST_BYTES;
+
 /// Where the agent works.
 #[derive(Debug, Clone)]
 pub struct AgentSettings {
@@ -53,9 +58,11 @@ pub struct AgentSettings {
 /// Does one stage, writes the termination message, and gives the exit code.
 pub async fn run(task: StageTask, settings: AgentSettings, backend: impl Backend) -> u8 {
     let mut message = AgentMessage::default();
+    let allowance = Allowance { bytes: task.limits.artifact_bytes, entries: task.limits.artifact_entries };
+    let mut snapshots = Archives::new(&backend, "snapshot", allowance, settings.threads);
     let result = match Termination::new() {
         Ok(mut termination) => tokio::select! {
-            result = stage(&task, &settings, &backend, &mut message) => result,
+            result = stage(&task, &settings, &mut snapshots, &mut message) => result,
             () = termination.requested() => Err(AgentFailure::new(
                 FailureReason::BuildInterrupted,
                 "the build was stopped from outside (deadline, eviction or deletion)",
@@ -63,6 +70,8 @@ pub async fn run(task: StageTask, settings: AgentSettings, backend: impl Backend
         },
         Err(error) => Err(internal("failed to listen for signals", &error)),
     };
+    // Of a stage that failed or took too long too: the next try begins behind them.
+    message.snapshots = tokio::time::timeout(LAST_REQUESTS, snapshots.commit()).await.unwrap_or_default();
     message.failure = result.err();
     let written = fs::write(&settings.termination_log, message.text());
     u8::from(message.failure.is_some() || written.is_err())
@@ -71,9 +80,10 @@ pub async fn run(task: StageTask, settings: AgentSettings, backend: impl Backend
 async fn stage<B: Backend>(
     task: &StageTask,
     settings: &AgentSettings,
-    backend: &B,
+    snapshots: &mut Archives<'_, B>,
     message: &mut AgentMessage,
 ) -> Result<(), AgentFailure> {
+    let backend = snapshots.backend();
     let start = Instant::now();
     let needs_wrapper = task.recipe.image.is_some();
     // Listening comes first: the wrapper starts at about the same time.
@@ -102,14 +112,11 @@ async fn stage<B: Backend>(
     let channel = accept(listener).await?;
     // Whatever ends this function ends the threads that block on the connection.
     let _hangup = channel.hangup();
-    let (threads, entries) = (settings.threads, task.limits.artifact_entries);
-    let allowance = |bytes| Allowance { bytes, entries };
-    let mut snapshots = Archives::new(backend, "snapshot", allowance(task.limits.artifact_bytes), threads);
-    let mut caches = Archives::new(backend, "cache", allowance(MOST_BYTES), threads);
+    snapshots.chain(start);
+    let allowance = Allowance { bytes: CACHE_BYTES, entries: task.limits.artifact_entries };
+    let mut caches = Archives::new(backend, "cache", allowance, settings.threads);
     let plan = SnapshotTask { start, ..task.snapshots.clone() };
-    let result = run_steps((task, backend, plan), (&mut snapshots, &mut caches), inputs, channel).await;
-    message.snapshots = snapshots.commit().await;
-    let (channel, steps) = result?;
+    let (channel, steps) = run_steps((task, backend, plan), (snapshots, &mut caches), inputs, channel).await?;
     message.caches = caches.commit().await;
     message.timings.steps = milliseconds(steps);
     finish(task, settings, backend, channel, message).await
@@ -185,6 +192,8 @@ async fn run_steps<B: Backend>(
         match frame.map_err(interrupted)? {
             Frame::Want(step) => {
                 let step = usize::try_from(step).unwrap_or(usize::MAX);
+                // What ran before it has been told of, or never will be.
+                snapshots.pass(step);
                 channel = match task.recipe.steps.get(step) {
                     Some(Step::CopySource { .. }) => inputs.send_source(step, channel).await?,
                     Some(Step::CopyArtifact { input, .. }) => {

@@ -58,6 +58,8 @@ pub enum JobState {
         message: String,
         /// Whether it has a Pod, of whose changes we hear.
         has_pod: bool,
+        /// Whether it is the build container that cannot be started.
+        build: bool,
     },
     /// User code runs.
     Running,
@@ -160,7 +162,7 @@ fn without_pod(job: &Job, events: &[Event]) -> JobState {
         _ => Reason::PodRejected,
     };
     let message = if message.is_empty() { "its Pod is being created".into() } else { truncated(&message, 600) };
-    JobState::Waiting { reason, message, has_pod: false }
+    JobState::Waiting { reason, message, has_pod: false, build: false }
 }
 
 fn pod_state(pod: &Pod) -> JobState {
@@ -275,13 +277,14 @@ fn waiting(pod: &Pod, containers: &[Option<&ContainerStatus>]) -> JobState {
             _ => continue,
         };
         let detail = wait.message.as_deref().or(wait.reason.as_deref()).unwrap_or_default();
-        return waits(reason, &format!("{} ({}): {}", status.name, status.image, truncated(detail, 500)));
+        let message = format!("{} ({}): {}", status.name, status.image, truncated(detail, 500));
+        return JobState::Waiting { reason, message, has_pod: true, build: status.name == BUILD_CONTAINER };
     }
     waits(Reason::Building, "its containers are being started")
 }
 
 fn waits(reason: Reason, message: &str) -> JobState {
-    JobState::Waiting { reason, message: message.to_owned(), has_pod: true }
+    JobState::Waiting { reason, message: message.to_owned(), has_pod: true, build: false }
 }
 
 fn agent_message(agent: &ContainerStatus) -> Option<AgentMessage> {

@@ -3,6 +3,7 @@
 use std::{cmp::Reverse, collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
+use serde_json::Value;
 
 use super::{record::ClaimedRecord, value::Digest};
 
@@ -37,6 +38,14 @@ pub struct Choice {
     pub artifacts: BTreeSet<Digest>,
 }
 
+/// The manifests that an index names, and what a manifest says it is about; none of what is no JSON.
+pub fn named_manifests(bytes: &[u8]) -> impl Iterator<Item = Digest> + use<> {
+    let parsed: Value = serde_json::from_slice(bytes).unwrap_or_default();
+    let named = parsed.get("manifests").and_then(Value::as_array).cloned().unwrap_or_default();
+    let subject = parsed.get("subject").cloned();
+    named.into_iter().chain(subject).filter_map(|descriptor| descriptor.get("digest")?.as_str()?.parse().ok())
+}
+
 /// Chooses among `records`; what `tagged` names under other tags is somebody's and stays. Records that do not say when they
 /// were made are older than all others.
 #[must_use]
@@ -68,6 +77,14 @@ mod tests {
         let artifact = Digest::of(artifact.as_bytes());
         let created = created.map(|time| time.parse().unwrap());
         FoundRecord { digest: Digest::of(key.as_bytes()), claim: ClaimedRecord { key: key.into(), artifact, created } }
+    }
+
+    #[test]
+    fn what_an_index_names_is_known() {
+        let digest = Digest::of(b"image");
+        let index = format!(r#"{{"manifests": [{{"digest": "{digest}"}}, {{"digest": 7}}, 8]}}"#);
+        assert_eq!(named_manifests(index.as_bytes()).collect::<Vec<_>>(), [digest]);
+        assert_eq!(named_manifests(b"no json").count(), 0);
     }
 
     #[test]

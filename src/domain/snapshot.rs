@@ -16,6 +16,8 @@ use super::{
 
 /// Annotations of a snapshot's manifest.
 const SOURCE: &str = "dev.minimalimage.snapshot-source";
+/// In place of a digest: every snapshot, and nothing else, has that annotation.
+const NO_SOURCE: &str = "none";
 const MADE: &str = "org.opencontainers.image.created";
 /// So many cuts of one stage are enough; each is a layer, and the image that a Pod starts from has a bounded number of them.
 const MOST_CUTS: usize = 3;
@@ -48,6 +50,12 @@ pub struct Prefix {
     pub source: Digest,
 }
 
+/// What the steps before `cut` took from the source, if they took anything.
+#[must_use]
+pub fn source_before(prefixes: &[Prefix], cut: usize) -> Option<Digest> {
+    prefixes.iter().find(|prefix| prefix.step == cut).map(|prefix| prefix.source)
+}
+
 /// A snapshot as its image in the cache repository says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Snapshot {
@@ -65,16 +73,16 @@ impl Snapshot {
     pub fn parse(manifest: &[u8]) -> Option<Self> {
         let parsed: serde_json::Value = serde_json::from_slice(manifest).ok()?;
         let annotation = |name: &str| parsed.get("annotations")?.get(name)?.as_str();
-        let source = annotation(SOURCE).map(str::parse).transpose().ok()?;
+        let source = annotation(SOURCE)?;
+        let source = (source != NO_SOURCE).then(|| source.parse()).transpose().ok()?;
         Some(Self { image: Digest::of(manifest), source, made: annotation(MADE)?.parse().ok()? })
     }
 
-    /// The annotations of the manifest of one that is made now.
+    /// The annotations of the manifest of one that was made at `made`.
     #[must_use]
-    pub fn annotations(source: Option<Digest>, now: Timestamp) -> BTreeMap<String, String> {
-        let source = source.map(|digest| (SOURCE.to_owned(), digest.to_string()));
-        // The manifest is no part of any identity: its digest may be another one every time.
-        source.into_iter().chain([(MADE.to_owned(), now.to_string())]).collect()
+    pub fn annotations(source: Option<Digest>, made: Timestamp) -> BTreeMap<String, String> {
+        let source = source.map_or_else(|| NO_SOURCE.to_owned(), |digest| digest.to_string());
+        BTreeMap::from([(SOURCE.to_owned(), source), (MADE.to_owned(), made.to_string())])
     }
 
     /// Whether it may still be used at `now`.
@@ -82,6 +90,15 @@ impl Snapshot {
     pub fn is_fresh(&self, now: Timestamp, max_age: Duration) -> bool {
         Duration::try_from(now.duration_since(self.made)).is_ok_and(|age| age < max_age)
     }
+}
+
+/// The blobs that an image's manifest names.
+#[must_use]
+pub fn blobs(manifest: &[u8]) -> Vec<Digest> {
+    let parsed: serde_json::Value = serde_json::from_slice(manifest).unwrap_or_default();
+    let layers = parsed.get("layers").and_then(serde_json::Value::as_array).into_iter().flatten();
+    let named = parsed.get("config").into_iter().chain(layers);
+    named.filter_map(|descriptor| descriptor.get("digest")?.as_str()?.parse().ok()).collect()
 }
 
 /// What a build container is started from in place of its builder image.
@@ -113,6 +130,8 @@ pub struct Keep {
     pub below: Option<Digest>,
     /// The artifact that has the layers.
     pub artifact: Digest,
+    /// When its agent had ended.
+    pub made: Option<Timestamp>,
     /// The snapshots, each one layer on top of the one before.
     pub layers: Vec<KeptLayer>,
 }
@@ -224,7 +243,7 @@ impl Recipe {
     #[must_use]
     pub fn kept(&self, steps: &[usize], prefixes: &[Prefix]) -> Vec<KeptLayer> {
         let layer = |step: &usize| {
-            let source = prefixes.iter().find(|prefix| prefix.step == *step).map(|prefix| prefix.source);
+            let source = source_before(prefixes, *step);
             let newest = source.map(|_| self.snapshot_key(*step, None));
             let keys = std::iter::once(self.snapshot_key(*step, source)).chain(newest).collect();
             KeptLayer { steps: *step, source, keys }

@@ -9,7 +9,7 @@ use crate::{
         media_type,
         recipe::Key,
         record::{Signer, verified_artifact},
-        snapshot::Snapshot,
+        snapshot::{Snapshot, blobs},
         value::{Digest, Repository},
     },
     shell::registry::{Client, RegistryError},
@@ -65,14 +65,25 @@ impl Cache {
         }
     }
 
-    /// The snapshot that a valid record names for `key`.
+    /// The snapshot that a valid record names for `key`, if all its layers are there.
     ///
     /// # Errors
     /// When the repository is not accessible.
     pub async fn snapshot(&self, key: &Key) -> Result<Option<Snapshot>, RegistryError> {
         let Some(digest) = self.find(key).await? else { return Ok(None) };
+        let Some((snapshot, blobs)) = self.snapshot_image(digest).await? else { return Ok(None) };
+        let blobs = blobs.into_iter().map(|blob| self.client.has_blob(&self.repository, blob));
+        let complete = futures::future::try_join_all(blobs).await?.into_iter().all(|present| present);
+        Ok(complete.then_some(snapshot))
+    }
+
+    /// The snapshot whose image has this digest, and the image's blobs, there or not.
+    ///
+    /// # Errors
+    /// When the repository is not accessible.
+    pub async fn snapshot_image(&self, digest: Digest) -> Result<Option<(Snapshot, Vec<Digest>)>, RegistryError> {
         let manifest = self.client.manifest(&self.repository.pinned(digest)).await?;
-        Ok(manifest.and_then(|manifest| Snapshot::parse(&manifest.bytes)))
+        Ok(manifest.and_then(|manifest| Some((Snapshot::parse(&manifest.bytes)?, blobs(&manifest.bytes)))))
     }
 
     /// The artifact with this manifest digest, and the manifest's size in bytes.

@@ -184,6 +184,39 @@ mod tests {
     }
 
     #[test]
+    fn several_things_make_room_at_once_and_come_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        for (path, text) in [("a/one", "1"), ("b/two", "2"), ("f", "3"), ("g", "4")] {
+            fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
+            fs::write(root.join(path), text).unwrap();
+        }
+        let before = all(root);
+        let mut transient = Transient::default();
+        let mut bind = |paths: &[&str]| {
+            let file = |path: &&str| TextFile {
+                path: path.parse().unwrap(),
+                content: "new".into(),
+                mode: 0o644,
+                owner: own(),
+            };
+            let files: Vec<_> = paths.iter().map(file).collect();
+            let files = archive(&files, Parents::None).unwrap();
+            transient.brought(unpack_for_a_while(root, &files[..]).unwrap());
+        };
+        bind(&["/f"]);
+        bind(&["/g"]);
+        bind(&["/f"]);
+        for path in ["/a", "/b", "/a"] {
+            let mount = RunMount::Directory { path: path.parse().unwrap(), mode: Some(0o755), owner: own() };
+            transient.enter(root, &mount, |_| None).unwrap();
+        }
+        assert_eq!(all(root)["g"], "new");
+        transient.leave().unwrap();
+        assert_eq!(all(root), before);
+    }
+
+    #[test]
     fn what_the_process_made_elsewhere_stays() {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path();

@@ -57,7 +57,10 @@ impl Undo {
     pub fn set_aside(&mut self, root: &Path, place: &Path) -> io::Result<()> {
         let aside = root.join(ASIDE);
         fs::create_dir_all(&aside)?;
-        let kept = aside.join(self.0.len().to_string());
+        // What others have moved there meanwhile stays.
+        let free = |kept: &PathBuf| fs::symlink_metadata(kept).is_err();
+        let kept = (0..=u32::MAX).map(|number| aside.join(number.to_string())).find(free);
+        let kept = kept.ok_or(io::ErrorKind::AlreadyExists)?;
         move_all(place, &kept)?;
         self.0.push(Change::Aside(place.to_owned(), kept));
         Ok(())

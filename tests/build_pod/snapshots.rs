@@ -88,6 +88,49 @@ async fn a_snapshot_that_cannot_be_kept_costs_itself_alone() {
 }
 
 #[tokio::test]
+async fn what_lies_on_a_snapshot_that_is_missing_is_not_kept_either() {
+    let zeros = |name: &str| shell(&format!("head -c 3000000 /dev/urandom >{name}"));
+    let steps = vec![zeros("one"), copy_all(), zeros("two"), copy_all(), shell("cat main.txt >out")];
+    for (faults, kept) in [(0, Some(vec![1, 3])), (1, None)] {
+        let memory = sources();
+        memory.faults.store(faults, Ordering::SeqCst);
+        let snapshots = SnapshotTask { cuts: vec![1, 3], always: true, ..SnapshotTask::default() };
+        let task = StageTask { snapshots, ..task(steps.clone(), vec![output("/workspace/out", "/out")]) };
+        let outcome = Pod::new().run(&task, &memory).await;
+        assert_eq!(outcome.message.failure, None, "{outcome:?}");
+        assert_eq!(outcome.message.snapshots.map(|sent| sent.numbers), kept);
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_that_comes_twice_or_late_ends_the_stage() {
+    let copies = |cuts: Vec<usize>, frames: Vec<Frame>| async move {
+        let pod = Pod::new();
+        let socket = pod.agent_settings().socket;
+        let wrapper = tokio::task::spawn_blocking(move || {
+            let mut channel = Channel::connect(&socket, Duration::from_secs(10), || false).unwrap().unwrap();
+            channel.receive().unwrap();
+            for frame in frames {
+                // The agent may have hung up.
+                let _ = channel.send(&frame);
+            }
+            while channel.receive().is_ok() {}
+        });
+        let mut task = cut(shell("true"));
+        task.snapshots.cuts = cuts;
+        let (_, message) = pod.agent(&task, &sources()).await;
+        wrapper.await.unwrap();
+        message.failure.unwrap().message
+    };
+    let archive = || vec![Frame::Snapshot(2), Frame::Data(vec![0; 1024]), Frame::DataEnd];
+    let twice = copies(vec![2], [archive(), archive()].concat()).await;
+    let late = copies(vec![2], [vec![Frame::Want(2)], archive()].concat()).await;
+    for said in [twice, late] {
+        assert!(said.contains("an archive that has come already"), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn hostile_snapshots_are_never_kept() {
     let header = |kind: tar::EntryType, size: u64| {
         let mut header = tar::Header::new_gnu();

@@ -51,6 +51,23 @@ async fn images_are_listed_and_taken_off_the_list() {
     assert_eq!(left, ["\"r.example.com/app0\":\"other\"", "\"r.example.com/app1\":\"latest\""]);
 }
 
+/// Puts an image of another tool's into the repository, and a record that names it; gives its digest.
+async fn foreign_image(cache: &Cache, repository: &Repository, signer: &Signer, key: &str) -> Digest {
+    let client = Machine::client();
+    let config = Bytes::from(json!({"os": "linux", "for": key}).to_string());
+    client.push_bytes(repository, config.clone()).await.unwrap();
+    let described = json!({"mediaType": media_type::CONFIG, "digest": Digest::of(&config), "size": config.len()});
+    let annotations = json!({"org.opencontainers.image.created": Timestamp::now().to_string()});
+    let manifest = json!({"schemaVersion": 2, "mediaType": media_type::MANIFEST, "config": described, "layers": [],
+        "annotations": annotations});
+    let manifest = Bytes::from(manifest.to_string());
+    let (digest, size) = (Digest::of(&manifest), manifest.len() as u64);
+    client.push_manifest(&repository.pinned(digest), media_type::MANIFEST, manifest).await.unwrap();
+    let key: Key = serde_json::from_value(json!(Digest::of(key.as_bytes()))).unwrap();
+    cache.record(signer, &key, digest, size).await.unwrap();
+    digest
+}
+
 /// Puts an artifact and its record into the repository; gives the artifact's digest.
 async fn record(cache: &Cache, repository: &Repository, signer: &Signer, key: &str) -> Digest {
     let client = Machine::client();
@@ -82,9 +99,6 @@ async fn a_cache_repository_loses_old_records_and_nothing_else() {
         let repository = registry.repository("app-cache");
         let cache = Cache::new(client.clone(), repository.clone(), signer.public_key());
         let mut artifacts = Vec::new();
-        for key in ["one", "two", "three"] {
-            artifacts.push(record(&cache, &repository, &signer, key).await);
-        }
         // Somebody's own manifests under a tag of any name.
         for tag in ["latest", "key-of-another-kind"] {
             let manifest = json!({"schemaVersion": 2, "mediaType": media_type::INDEX, "manifests": []});
@@ -92,27 +106,45 @@ async fn a_cache_repository_loses_old_records_and_nothing_else() {
             let reference = repository.tagged(tag).unwrap();
             client.push_manifest(&reference, media_type::INDEX, manifest).await.unwrap();
         }
+        // Images that are deployed by digest, which somebody has records point to: one alone, one of a tagged index.
+        let mut foreign = Vec::new();
+        for (key, tag) in [("alone", None), ("indexed", Some("both"))] {
+            let digest = foreign_image(&cache, &repository, &signer, key).await;
+            if let Some(tag) = tag {
+                let named = json!([{"mediaType": media_type::MANIFEST, "digest": digest, "size": 1}]);
+                let index = json!({"schemaVersion": 2, "mediaType": media_type::INDEX, "manifests": named});
+                let reference = repository.tagged(tag).unwrap();
+                client.push_manifest(&reference, media_type::INDEX, index.to_string().into()).await.unwrap();
+            }
+            foreign.push(digest);
+        }
+        for key in ["one", "two", "three"] {
+            artifacts.push(record(&cache, &repository, &signer, key).await);
+        }
         let name = repository.to_string();
         let prune = |rule: &[&str]| said(&machine, &[&["store", "prune", "--registry", &name], rule].concat());
         assert!(prune(&[]).1.contains("--keep-newest"));
-        assert!(prune(&["--dry-run"]).0.contains("would delete 0 of 3 records and 0 artifacts"));
+        assert!(prune(&["--dry-run"]).0.contains("would delete 0 of 5 records and 0 artifacts"));
         let (dry, _) = prune(&["--keep-newest", "1", "--dry-run"]);
-        assert!(dry.contains("would delete 2 of 3 records and 2 artifacts"), "{dry}");
-        assert_eq!(client.tags(&repository).await.unwrap().len(), 5);
-        assert!(prune(&["--older-than", "1d", "--dry-run"]).0.contains("would delete 0 of 3"));
+        assert!(dry.contains("would delete 4 of 5 records and 2 artifacts"), "{dry}");
+        assert_eq!(client.tags(&repository).await.unwrap().len(), 8);
+        assert!(prune(&["--older-than", "1d", "--dry-run"]).0.contains("would delete 0 of 5"));
         let (text, error) = prune(&["--keep-newest", "1"]);
         if !deletes {
             assert!(error.contains("REGISTRY_STORAGE_DELETE_ENABLED"), "{error}");
             continue;
         }
-        assert!(text.contains("deleting 2 of 3 records and 2 artifacts"), "{text}{error}");
+        assert!(text.contains("deleting 4 of 5 records and 2 artifacts"), "{text}{error}");
         let tags = client.tags(&repository).await.unwrap();
         let records = tags.iter().filter(|tag| tag.len() > 60).count();
-        assert_eq!((records, tags.len()), (1, 3), "{tags:?}");
+        assert_eq!((records, tags.len()), (1, 4), "{tags:?}");
         let mut left = 0;
         for artifact in artifacts {
             left += u32::from(client.head(&repository.pinned(artifact)).await.unwrap().is_some());
         }
         assert_eq!(left, 1);
+        for image in foreign {
+            assert!(client.head(&repository.pinned(image)).await.unwrap().is_some());
+        }
     }
 }

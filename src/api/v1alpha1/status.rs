@@ -29,6 +29,10 @@ pub struct Status {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_handled_no_cache_requested_at: Option<String>,
 
+    /// When that was acted on: no snapshot that is older is used again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_handled_no_cache_time: Option<Time>,
+
     /// When the tags and branches that the build depends on were looked at last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_check_time: Option<Time>,

@@ -12,7 +12,7 @@ use crate::{
         credentials::Keychain,
         media_type,
         recipe::Key,
-        snapshot::{Prefix, SnapshotTask},
+        snapshot::{Prefix, SnapshotTask, source_before},
         task::{
             AGENT_WORK_DIR, AgentFailure, FailureReason, REGISTRY_SECRET_DIR, SOURCE_CONFIG_MAP_DIR, SOURCE_SECRET_DIR,
             SourceTask, StageTask,
@@ -89,7 +89,7 @@ impl Backend for Remote {
 
     async fn start(&self, prefixes: &[Prefix]) -> Result<usize, AgentFailure> {
         let SnapshotTask { start, source, .. } = &self.task.snapshots;
-        let found = prefixes.iter().find(|prefix| prefix.step == *start).map(|prefix| prefix.source);
+        let found = source_before(prefixes, *start);
         if found == *source {
             return Ok(*start);
         }

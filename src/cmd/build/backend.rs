@@ -19,7 +19,7 @@ use crate::{
     domain::{
         artifact::Layer,
         recipe::{Key, Recipe},
-        snapshot::Prefix,
+        snapshot::{Prefix, source_before},
         task::{AgentFailure, FailureReason, Limits, SourceTask},
         value::Digest,
     },
@@ -51,8 +51,17 @@ pub struct Stage {
     pub recipe: Recipe,
     /// Where it can be cut; nowhere when nothing that is known counts.
     pub cuts: Vec<usize>,
-    /// Told what its sandbox starts from, above the builder image, when one is needed.
-    pub start: watch::Sender<Option<Vec<Layer>>>,
+    /// Told what its sandbox starts from when one is needed.
+    pub start: watch::Sender<Option<Below>>,
+}
+
+/// What a sandbox starts from above the builder image.
+#[derive(Debug, Clone, Default)]
+pub struct Below {
+    /// The layers of a snapshot; none is the builder image alone.
+    pub layers: Vec<Layer>,
+    /// When that snapshot was made, in seconds since 1970.
+    pub made: Option<i64>,
 }
 
 /// A layer on its way into the store.
@@ -75,9 +84,9 @@ impl Backend for Local {
     }
 
     async fn start(&self, prefixes: &[Prefix]) -> Result<usize, AgentFailure> {
-        let (cut, layers) = self.newest_snapshot(prefixes).unwrap_or_default();
+        let (cut, below) = self.newest_snapshot(prefixes).unwrap_or_default();
         // Nobody listens when the sandbox has failed already, which is told elsewhere.
-        let _ = self.stage.start.send(Some(layers));
+        let _ = self.stage.start.send(Some(below));
         Ok(cut)
     }
 
@@ -107,14 +116,14 @@ impl Backend for Local {
 }
 
 impl Local {
-    /// The last cut of which there is a snapshot that is not too old, and its layers.
-    fn newest_snapshot(&self, prefixes: &[Prefix]) -> Option<(usize, Vec<Layer>)> {
+    /// The last cut of which there is a snapshot that is not too old, and that.
+    fn newest_snapshot(&self, prefixes: &[Prefix]) -> Option<(usize, Below)> {
         let oldest = self.world.outline.snapshots.max_age.as_secs();
         let fresh = |made: i64| u64::try_from(self.world.now.as_second() - made).is_ok_and(|age| age < oldest);
         self.stage.cuts.iter().rev().find_map(|cut| {
-            let source = prefixes.iter().find(|prefix| prefix.step == *cut).map(|prefix| prefix.source);
+            let source = source_before(prefixes, *cut);
             let (artifact, made) = self.world.store.snapshot(&self.stage.recipe.snapshot_key(*cut, source))?;
-            fresh(made).then_some((*cut, artifact.layers))
+            fresh(made).then_some((*cut, Below { layers: artifact.layers, made: Some(made) }))
         })
     }
 }

@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{
-    backend::{self, Local},
+    backend::{self, Below, Local},
     images::Builder,
     world::{World, blocking},
 };
@@ -38,7 +38,7 @@ use crate::{
         plan::{Account, Pins, RESTRICTED_USER, StagePlan, TIMEOUT_ADVICE},
         recipe::{Key, Recipe},
         settings::Settings,
-        snapshot::SnapshotTask,
+        snapshot::{SnapshotTask, source_before},
         task::{AgentFailure, AgentMessage, FailureReason, SHARED_DIR, StageTask},
         value::{Digest, human_size},
     },
@@ -117,7 +117,8 @@ impl StageJob {
         );
         let (base, below) = watch::channel(None);
         let (message, rest) = self.attempt(&directory, base).await?;
-        self.keep_snapshots(&message, below.borrow().clone().unwrap_or_default())?;
+        let below = below.borrow().clone().unwrap_or_default();
+        self.told("snapshots", self.keep_snapshots(&message, below));
         if let Some(failure) = message.failure {
             if let Some(rest) = rest {
                 let _ = rest.await;
@@ -125,7 +126,7 @@ impl StageJob {
             return Err(self.failure(&failure, &directory));
         }
         let digest = message.artifact.ok_or_else(|| anyhow!("the agent made no artifact"))?;
-        self.keep_caches(&message)?;
+        self.told("caches", self.keep_caches(&message));
         self.world.store.record(&self.recipe.exact_key(message.source), digest)?;
         if let Some(quick) = quick {
             self.world.store.record(&quick, digest)?;
@@ -134,15 +135,24 @@ impl StageJob {
         Ok(Done { source: message.source, ..self.done(artifact, message.cached, start, rest) })
     }
 
-    /// Remembers the snapshots that the agent made on top of `layers`.
-    fn keep_snapshots(&self, message: &AgentMessage, mut layers: Vec<Layer>) -> anyhow::Result<()> {
-        let (Some(made), store) = (&message.snapshots, &self.world.store) else { return Ok(()) };
-        let artifact = store.artifact(made.artifact).context("the agent's snapshot is not in the store")?;
-        for (step, layer) in made.numbers.iter().zip(artifact.layers) {
+    /// That something is not kept is no reason for a build to fail.
+    fn told(&self, what: &str, kept: anyhow::Result<()>) {
+        if let Err(error) = kept {
+            self.world.progress.warn(&format!("stage {}: its {what} are not kept: {error:#}", self.stage.name));
+        }
+    }
+
+    /// Remembers the snapshots that the agent made on top of `below`, which are as old as that.
+    fn keep_snapshots(&self, message: &AgentMessage, below: Below) -> anyhow::Result<()> {
+        let made = below.made.into_iter().chain([self.world.now.as_second()]).min().unwrap_or_default();
+        let mut layers = below.layers;
+        let (Some(sent), store) = (&message.snapshots, &self.world.store) else { return Ok(()) };
+        let artifact = store.artifact(sent.artifact).context("the agent's snapshot is not in the store")?;
+        for (step, layer) in sent.numbers.iter().zip(artifact.layers) {
             layers.push(layer);
             let whole = self.put_artifact(&layers)?;
-            let source = message.prefixes.iter().find(|prefix| prefix.step == *step).map(|prefix| prefix.source);
-            store.put_snapshot(&self.recipe.snapshot_key(*step, source), whole, self.world.now.as_second())?;
+            let source = source_before(&message.prefixes, *step);
+            store.put_snapshot(&self.recipe.snapshot_key(*step, source), whole, made)?;
         }
         Ok(())
     }
@@ -184,7 +194,7 @@ impl StageJob {
     async fn attempt(
         &self,
         directory: &Arc<RunDirectory>,
-        start: watch::Sender<Option<Vec<Layer>>>,
+        start: watch::Sender<Option<Below>>,
     ) -> anyhow::Result<(AgentMessage, Option<JoinHandle<()>>)> {
         let base = start.subscribe();
         let shared = directory.path().join("shared");
@@ -245,14 +255,17 @@ impl StageJob {
         let settings = Settings { network: self.world.network()?, ..Settings::default() };
         let cache = (&outline.cache, self.world.args.no_cache);
         let task = job::task(&self.stage, self.recipe.clone(), source, self.inputs.clone(), cache, &settings);
-        Ok(StageTask { snapshots: self.snapshots.clone(), caches: self.caches.clone(), ..task })
+        // What is made anew takes the place of what was there.
+        let always = self.snapshots.always || self.world.args.no_cache;
+        let snapshots = SnapshotTask { always, ..self.snapshots.clone() };
+        Ok(StageTask { snapshots, caches: self.caches.clone(), ..task })
     }
 
     /// Waits until it is needed, then pulls, starts, passes on what is said, and waits for the end.
     fn sandbox(
         &self,
         directory: Arc<RunDirectory>,
-        mut base: watch::Receiver<Option<Vec<Layer>>>,
+        mut base: watch::Receiver<Option<Below>>,
         started: Arc<AtomicBool>,
     ) -> anyhow::Result<impl Future<Output = anyhow::Result<u8>> + use<>> {
         let (world, stage) = (Arc::clone(&self.world), self.stage.clone());
@@ -260,11 +273,11 @@ impl StageJob {
         let reference = stage.image.clone().context("the stage has no builder image")?;
         Ok(async move {
             let found = base.wait_for(Option::is_some).await.map(|found| found.clone().unwrap_or_default());
-            let snapshot = found.context("the agent ended before its sandbox was needed")?;
-            if !snapshot.is_empty() {
+            let below = found.context("the agent ended before its sandbox was needed")?;
+            if !below.layers.is_empty() {
                 world.progress.state(&name, "from a snapshot");
             }
-            let builder = world.builder(&name, &reference, &snapshot).await?;
+            let builder = world.builder(&name, &reference, &below.layers).await?;
             let run = run(&world, &stage, &builder, &directory)?;
             world.progress.state(&name, "running");
             let mut session = Session::start(&Request::Run(Box::new(run))).await?;

@@ -3,6 +3,7 @@
 mod answers;
 mod caches;
 mod dockerfile;
+mod keep;
 mod publish;
 mod reconcile;
 mod setup;

@@ -25,7 +25,7 @@ use crate::{
 
 use super::{
     answers::{Answers, World},
-    caches, snapshots,
+    keep::{Kept, keep},
 };
 
 /// A decision that still asks after so many rounds would ask for ever; a chain of 32 stages needs two a stage.
@@ -175,13 +175,10 @@ async fn apply(
     mut outcome: Outcome,
 ) -> Result<Action, PassError> {
     let world = &operator.world;
-    for keep in std::mem::take(&mut outcome.keep) {
+    let snapshots = std::mem::take(&mut outcome.keep).into_iter().map(Kept::Snapshots);
+    for kept in snapshots.chain(std::mem::take(&mut outcome.keep_caches).into_iter().map(Kept::Caches)) {
         let (operator, image, id) = (Arc::clone(operator), image.clone(), id.clone());
-        tokio::spawn(async move { snapshots::keep(&operator.world, &image, id, keep).await });
-    }
-    for keep in std::mem::take(&mut outcome.keep_caches) {
-        let (operator, image, id) = (Arc::clone(operator), image.clone(), id.clone());
-        tokio::spawn(async move { caches::keep(&operator.world, &image, id, keep).await });
+        tokio::spawn(async move { keep(&operator.world, &image, id, kept).await });
     }
     if let Some(written) = world.cluster.write_status(image, &outcome.status).await? {
         operator.memory().entry(id.clone()).or_default().written = Some(written);

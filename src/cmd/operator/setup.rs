@@ -40,8 +40,8 @@ const SIGNING_SECRET: &str = "minimalimage-signing-key";
 const CA_BYTES: usize = 32 * 1024;
 /// Sources that are read for their Dockerfile at the same time.
 const SOURCE_READERS: usize = 4;
-/// Snapshots that are put together at the same time: copying a builder image between registries takes a connection for long.
-const SNAPSHOT_KEEPERS: usize = 2;
+/// Snapshots and caches that are put together at the same time: copying a builder image between registries takes a connection for long.
+const KEEPERS: usize = 2;
 
 /// The operator, and the stream of those whose turn in the queue has come.
 pub(super) async fn operator(
@@ -81,7 +81,7 @@ pub(super) async fn operator(
         files: Memo::default(),
         configs: Memo::default(),
         readers: Semaphore::new(SOURCE_READERS),
-        keepers: Semaphore::new(SNAPSHOT_KEEPERS),
+        keepers: Semaphore::new(KEEPERS),
         kept: Memo::default(),
         adopted: Memo::default(),
     };

@@ -1,23 +1,17 @@
 //! Snapshots in the cache repository: found by key, and put together as images that a node can start from.
 
 use jiff::Timestamp;
-use kube::ResourceExt;
 
-use crate::{
-    api::{conditions::Reason, v1alpha1::MinimalImage},
-    domain::{
-        decide::{Note, Publication, PublicationLayer, Trouble},
-        image::{ImageConfig, SourcedLayer},
-        plan::Draft,
-        recipe::Key,
-        snapshot::{Keep, Snapshot},
-        value::human_size,
-    },
-    shell::queue::ImageId,
+use crate::domain::{
+    decide::{Publication, PublicationLayer, Trouble},
+    image::{ImageConfig, SourcedLayer},
+    recipe::Key,
+    snapshot::{Keep, Snapshot},
+    value::human_size,
 };
 
 use super::{
-    answers::{Answers, World, registry_trouble},
+    answers::{Answers, registry_trouble},
     publish::Clients,
 };
 
@@ -28,7 +22,7 @@ impl Answers<'_> {
 
     /// Puts the layers of each snapshot on what their container was started from, pushes that, and signs for it. Gives what is
     /// to be told.
-    async fn put_snapshots(&self, keep: &Keep) -> Result<Vec<String>, Trouble> {
+    pub(super) async fn put_snapshots(&self, keep: &Keep) -> Result<Vec<String>, Trouble> {
         let (pull, client) = futures::try_join!(self.pull_client(), self.cache_client())?;
         let repository = &self.outline.cache;
         let cache = self.cache().await?;
@@ -40,12 +34,18 @@ impl Answers<'_> {
             None => (builder, pull),
         };
         let clients = Clients { pull, cache: client.clone(), destination: client };
+        // What is on top of another snapshot is as old as that.
+        let below = match keep.below {
+            Some(digest) => cache.snapshot_image(digest).await.map_err(failed)?.map(|(snapshot, _)| snapshot.made),
+            None => None,
+        };
+        let made = keep.made.into_iter().chain(below).min().unwrap_or_else(Timestamp::now);
         let mut layers = Vec::new();
         let mut told = Vec::new();
         for (kept, layer) in keep.layers.iter().zip(artifact.layers) {
             let own = human_size(layer.size);
             layers.push(PublicationLayer::Artifact(SourcedLayer { layer, from: keep.stage.clone() }));
-            let annotations = Snapshot::annotations(kept.source, Timestamp::now());
+            let annotations = Snapshot::annotations(kept.source, made);
             let publication = Publication {
                 base: base.clone(),
                 layers: layers.clone(),
@@ -67,26 +67,7 @@ impl Answers<'_> {
                 image.digest
             ));
         }
+        self.forget(keep.artifact).await;
         Ok(told)
-    }
-}
-
-/// Keeps snapshots, once, and tells. A build does not wait for it, and one that fails costs the next build its time only.
-pub(super) async fn keep(world: &World, image: &MinimalImage, id: ImageId, keep: Keep) {
-    let name = (image.uid().unwrap_or_default(), keep.artifact);
-    if world.kept.get(&name).is_some() {
-        return;
-    }
-    world.kept.put(name, ());
-    let Ok(_permit) = world.keepers.acquire().await else { return };
-    let Ok(draft) = Draft::new(&image.spec) else { return };
-    let answers = Answers { world, image, outline: draft.outline(), id };
-    match answers.put_snapshots(&keep).await {
-        Ok(told) => {
-            for message in told {
-                world.cluster.record(image, &Note { warning: false, reason: Reason::SnapshotKept, message }).await;
-            }
-        }
-        Err(trouble) => tracing::warn!(stage = keep.stage, message = trouble.message, "no snapshot"),
     }
 }

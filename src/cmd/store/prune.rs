@@ -19,7 +19,7 @@ use crate::{
     },
     domain::{
         artifact,
-        prune::{Choice, FoundRecord, Keep, choose},
+        prune::{Choice, FoundRecord, Keep, choose, named_manifests},
         record::claimed,
         snapshot::Snapshot,
         task::Network,
@@ -37,7 +37,7 @@ const KEY_TAG: &str = "key-";
 #[derive(Default)]
 struct Found {
     records: Vec<FoundRecord>,
-    /// What other tags point to.
+    /// What other tags point to, the images of their indexes too.
     tagged: BTreeSet<Digest>,
 }
 
@@ -58,11 +58,12 @@ pub async fn run(
         (None, None) => Keep::All,
     };
     anyhow::ensure!(dry_run || keep != Keep::All, "which records may go? give --keep-newest N or --older-than TIME");
-    let network = Network {
-        registries: registries(registries_file)?,
-        allowed_ranges: vec!["0.0.0.0/0".into(), "::/0".into()],
-        ..Network::default()
-    };
+    let mut registries = registries(registries_file)?;
+    // What goes is decided by what is there, not by what a mirror still has.
+    for registry in registries.values_mut() {
+        registry.mirrors.clear();
+    }
+    let network = Network { registries, allowed_ranges: vec!["0.0.0.0/0".into(), "::/0".into()], ..Network::default() };
     let client = Registry::new(&network)?.with(keychain(&[&repository]).await?);
     let Found { records, tagged } = find(&client, &repository).await?;
     let now = Timestamp::now();
@@ -81,20 +82,17 @@ pub async fn run(
 async fn find(client: &Client, repository: &Repository) -> anyhow::Result<Found> {
     let tags = client.tags(repository).await?;
     let looks = tags.into_iter().map(|tag| async move {
-        let reference = repository.tagged(&tag)?;
-        if !tag.starts_with(KEY_TAG) {
-            return anyhow::Ok((tag, client.head_at_origin(&reference).await?.map(|found| (found.digest, None))));
-        }
-        let found = client.manifest(&reference).await?;
-        Ok((tag, found.map(|found| (found.digest, claimed(&found.bytes)))))
+        let found = client.manifest(&repository.tagged(&tag)?).await?;
+        anyhow::Ok((tag, found.map(|found| (found.digest, found.bytes))))
     });
     let looks: Vec<_> = futures::stream::iter(looks).buffer_unordered(REQUESTS).try_collect().await?;
     let mut found = Found::default();
-    for (tag, (digest, claim)) in looks.into_iter().filter_map(|(tag, found)| Some((tag, found?))) {
-        match claim.filter(|claim| tag.strip_prefix(KEY_TAG) == Some(claim.key.as_str())) {
+    for (tag, (digest, bytes)) in looks.into_iter().filter_map(|(tag, found)| Some((tag, found?))) {
+        let key = tag.strip_prefix(KEY_TAG);
+        match claimed(&bytes).filter(|claim| key == Some(claim.key.as_str())) {
             Some(claim) => found.records.push(FoundRecord { digest, claim }),
             // Whatever that is, it is none of ours.
-            None => drop(found.tagged.insert(digest)),
+            None => found.tagged.extend(named_manifests(&bytes).chain([digest])),
         }
     }
     Ok(found)

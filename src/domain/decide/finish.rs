@@ -266,14 +266,15 @@ impl Pass<'_> {
     fn observed(&self) -> Status {
         let handled = |annotation, before: &Option<String>| self.annotation(annotation).or(before.as_ref()).cloned();
         let before = self.status;
+        let no_cache = handled(NO_CACHE_REQUESTED_AT, &before.last_handled_no_cache_requested_at);
+        let is_new = no_cache != before.last_handled_no_cache_requested_at;
+        let earlier = before.last_handled_no_cache_time.clone();
         Status {
             observed_generation: self.generation,
             last_handled_requested_at: handled(REQUESTED_AT, &before.last_handled_requested_at),
             last_handled_reconcile_at: handled(FLUX_REQUESTED_AT, &before.last_handled_reconcile_at),
-            last_handled_no_cache_requested_at: handled(
-                NO_CACHE_REQUESTED_AT,
-                &before.last_handled_no_cache_requested_at,
-            ),
+            last_handled_no_cache_requested_at: no_cache,
+            last_handled_no_cache_time: if is_new { Some(Time(self.now)) } else { earlier },
             ..before.clone()
         }
     }

@@ -7,7 +7,7 @@ use crate::{
     domain::{
         observed::{JobFact, JobFailure, JobState},
         recipe::{Key, Recipe},
-        snapshot::{Keep, Prefix, SnapshotTask, Start},
+        snapshot::{Keep, Prefix, SnapshotTask, Start, source_before},
         value::Digest,
     },
 };
@@ -35,8 +35,8 @@ pub(super) enum From {
 /// What the try after `job` may be started from.
 pub(super) fn after(job: &JobFact) -> From {
     match &job.state {
-        JobState::Outdated => From::Files(job.prefixes.clone()),
         JobState::Waiting { .. } | JobState::Failed(JobFailure { reason: Reason::PodRejected, .. }) => From::Builder,
+        _ if !job.prefixes.is_empty() => From::Files(job.prefixes.clone()),
         _ => From::Newest,
     }
 }
@@ -55,6 +55,7 @@ impl Walk<'_> {
             builder: reference.repository().pinned(digest),
             below: job.snapshot,
             artifact: made.artifact,
+            made: job.finished,
             layers: recipe.kept(&made.numbers, &job.prefixes),
         });
     }
@@ -74,7 +75,9 @@ impl Walk<'_> {
 
     /// What a stage starts from, and what its agent is to know of that.
     pub(super) fn start_of(&self, next: &Startable) -> (Option<Start>, SnapshotTask) {
-        if self.snapshots_fail() {
+        // What is made anew takes the place of what a node could not start from.
+        let forced = self.progress.no_cache.is_some();
+        if self.snapshots_fail() && !forced {
             return (None, SnapshotTask::default());
         }
         let start = self.newest(next);
@@ -103,7 +106,10 @@ impl Walk<'_> {
             // Of known files the agent needs to hear nothing else.
             let source = files_before(&next.from, step).or(found.source);
             let start = Start { image: found.image, step, source };
-            found.is_fresh(self.pass.now, max_age).then_some(start)
+            // What a build without cache was asked to make anew does not come back.
+            let forced = self.pass.status.last_handled_no_cache_time.as_ref();
+            let replaced = forced.is_some_and(|forced| found.made < forced.0);
+            (found.is_fresh(self.pass.now, max_age) && !replaced).then_some(start)
         })
     }
 
@@ -119,5 +125,5 @@ impl Walk<'_> {
 /// What the steps before a cut take, where an agent has told that.
 fn files_before(from: &From, cut: usize) -> Option<Digest> {
     let From::Files(prefixes) = from else { return None };
-    prefixes.iter().find(|prefix| prefix.step == cut).map(|prefix| prefix.source)
+    source_before(prefixes, cut)
 }

@@ -172,13 +172,13 @@ impl<'a> Walk<'a> {
                 status.message = Some("the files that its snapshot was made from have changed".into());
                 return Some(job.attempt + 1);
             }
-            JobState::Waiting { reason: Reason::ImagePullFailed, message, .. } if job.snapshot.is_some() => {
-                return Some(self.without_snapshot(job, message));
-            }
+            JobState::Waiting {
+                reason: Reason::ImagePullFailed | Reason::PodRejected, message, build: true, ..
+            } if job.snapshot.is_some() => return Some(self.without_snapshot(job, message)),
             JobState::Failed(JobFailure { reason: Reason::PodRejected, message, .. }) if job.snapshot.is_some() => {
                 return Some(self.without_snapshot(job, message));
             }
-            JobState::Waiting { reason, message, has_pod } => {
+            JobState::Waiting { reason, message, has_pod, .. } => {
                 if let Some(failure) = self.too_late(job, message) {
                     return self.after_failure(job, &failure, status);
                 }

@@ -635,6 +635,7 @@ fn waits_of_pods_are_reasons() {
         reason: Reason::QuotaExceeded,
         message: "exceeded quota".into(),
         has_pod: false,
+        build: false,
     });
     let outcome = world.pass();
     assert_eq!(world.ready(), ("False".into(), "QuotaExceeded".into()));
@@ -777,7 +778,12 @@ fn a_branch_that_is_gone_is_no_build() {
 fn a_pod_that_never_starts_is_late_by_the_stages_timeout() {
     let mut world = World::new().with_spec("/stages/0/timeout", json!("10m"));
     world.pass();
-    world.set_job(JobState::Waiting { reason: Reason::Unschedulable, message: "no node".into(), has_pod: true });
+    world.set_job(JobState::Waiting {
+        reason: Reason::Unschedulable,
+        message: "no node".into(),
+        has_pod: true,
+        build: false,
+    });
     let outcome = world.pass();
     assert_eq!(outcome.requeue, None, "the Pod's changes are heard of");
     assert_eq!(outcome.place, Place::None, "others may go first");

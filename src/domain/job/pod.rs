@@ -72,9 +72,9 @@ impl Context<'_> {
 
     fn pull_secrets(&self) -> Vec<LocalObjectReference> {
         let cache = self.refs.cache_secret.iter().filter(|_| self.run.start.is_some());
-        let mut names: Vec<&String> = self.refs.pull_secrets.iter().chain(cache).collect();
-        names.dedup();
-        names.into_iter().map(|name| LocalObjectReference { name: name.clone() }).collect()
+        let cache = cache.filter(|name| !self.refs.pull_secrets.contains(name));
+        let names = self.refs.pull_secrets.iter().chain(cache);
+        names.map(|name| LocalObjectReference { name: name.clone() }).collect()
     }
 
     fn restricted(&self) -> bool {

@@ -73,6 +73,16 @@ fn an_old_snapshot_a_forced_build_and_a_policy_leave_the_builder_image() {
     forced.annotate(NO_CACHE_REQUESTED_AT, "1");
     let (image, task) = started(&forced.pass());
     assert_eq!((image, task.cuts), (None, CUTS.to_vec()), "but new ones are made");
+    // Whatever it was made from: what is older than the forced build does not come back with the next one.
+    forced.set_job(done());
+    forced.pass();
+    forced.now += 60;
+    forced.annotate(REQUESTED_AT, "2");
+    forced.revision = Ok(COMMIT.replace('0', "7"));
+    assert_eq!(started(&forced.pass()).0, None);
+    let newer = put(&mut forced, recipe.snapshot_key(1, None), None, 1);
+    forced.jobs.clear();
+    assert_eq!(started(&forced.pass()).0, Some(newer));
     let mut never = with_dockerfile(DOCKERFILE).with_spec("/dockerfile", json!({"snapshots": {"policy": "Never"}}));
     fresh(&mut never);
     assert_eq!(started(&never.pass()), (None, SnapshotTask::default()));
@@ -105,7 +115,8 @@ fn where_its_files_have_changed_the_right_snapshot_is_looked_for() {
 fn a_node_that_cannot_start_from_a_snapshot_gets_the_builder_image_for_an_hour() {
     let (_, recipe) = world();
     for state in [
-        JobState::Waiting { reason: Reason::ImagePullFailed, message: "build: no".into(), has_pod: true },
+        JobState::Waiting { reason: Reason::ImagePullFailed, message: "build: no".into(), has_pod: true, build: true },
+        JobState::Waiting { reason: Reason::PodRejected, message: "build: no".into(), has_pod: true, build: true },
         failure(Reason::PodRejected, false, 1_000_000),
     ] {
         let mut world = with_dockerfile(DOCKERFILE);
@@ -130,6 +141,22 @@ fn a_node_that_cannot_start_from_a_snapshot_gets_the_builder_image_for_an_hour()
             world.pass();
         }
     }
+}
+
+#[test]
+fn a_try_that_was_interrupted_is_followed_by_one_from_the_same_files_and_the_agents_image_is_no_snapshot() {
+    let (_, recipe) = world();
+    let mut world = with_dockerfile(DOCKERFILE);
+    put(&mut world, recipe.snapshot_key(3, None), Some(files("old")), 60);
+    let exact = put(&mut world, recipe.snapshot_key(3, Some(files("new"))), Some(files("new")), 60);
+    world.pass();
+    let message = "agent: no".to_owned();
+    world.set_job(JobState::Waiting { reason: Reason::ImagePullFailed, message, has_pod: true, build: false });
+    assert!(world.pass().start.is_empty());
+    world.set_job(failure(Reason::BuildInterrupted, true, 1_000_000));
+    world.jobs[0].prefixes = vec![Prefix { step: 3, source: files("new") }];
+    world.now += 60;
+    assert_eq!(started(&world.pass()).0, Some(exact));
 }
 
 #[test]

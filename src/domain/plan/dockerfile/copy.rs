@@ -12,7 +12,7 @@ use crate::domain::{
 
 use super::{
     graph::{self, Origin},
-    stage::{Action, Work, rooted},
+    stage::{Action, COPY_BYTES, Work, rooted},
 };
 
 /// What the flags of one instruction say of all its files.
@@ -136,6 +136,9 @@ impl Work<'_> {
         flags: &Flags,
     ) -> Option<CopyItem> {
         let text = self.word(word)?;
+        if !self.spend(word.at, COPY_BYTES) {
+            return None;
+        }
         // Both are read from the top of the context or of the stage's file system; `..` stops there, as in Docker.
         let absolute = format!("/{text}");
         let (above, below) = absolute.split_once("/./").filter(|_| files.parents).unwrap_or(("", &absolute));

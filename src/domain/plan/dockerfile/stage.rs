@@ -23,8 +23,11 @@ use super::{
     scope::Scope,
 };
 
-/// Bytes that all words of a Dockerfile may have when they are expanded, the variables of every RUN counted anew.
+/// Bytes that all words of a Dockerfile may have when they are expanded, the variables of every RUN counted anew, and what a
+/// stage begins with for each that begins with it.
 const MOST_BYTES: usize = 8 << 20;
+/// What a file to copy counts for: plans are compared file by file.
+pub(super) const COPY_BYTES: usize = 1 << 10;
 /// Ports, volumes or variables of one image.
 const MOST_NAMES: usize = 2000;
 
@@ -49,6 +52,8 @@ pub(super) struct Built {
     pub caches: Vec<String>,
     /// Directories that are known to be there.
     pub known: BTreeSet<ImagePath>,
+    /// What it takes of [`MOST_BYTES`].
+    bytes: usize,
 }
 
 /// One thing that happens in a stage's container.
@@ -109,7 +114,9 @@ pub(super) fn build(
         };
         // Triggers of an earlier stage run as those of an image would.
         let inherited = built.config.on_build.clone().unwrap_or_default();
+        let (inherited_bytes, before) = (built.bytes, left);
         let mut work = Work { open, index, built, has_cmd: false, left, problems: &mut *problems };
+        work.spend(stage.at, inherited_bytes);
         work.built.config.on_build = Some(Vec::new());
         for trigger in triggers.iter().chain(&inherited) {
             work.trigger(trigger, stage.at);
@@ -118,6 +125,7 @@ pub(super) fn build(
             work.instruction(instruction);
         }
         left = work.left;
+        work.built.bytes = before - left;
         done.insert(index, work.built);
     }
     done
@@ -138,6 +146,7 @@ impl Built {
             user: config.user.clone(),
             secrets: BTreeSet::new(),
             caches: Vec::new(),
+            bytes: 0,
             shell: config.shell.clone().unwrap_or_else(|| ["/bin/sh", "-c"].map(str::to_owned).to_vec()),
         };
         built.know(Some(directory));
@@ -184,10 +193,13 @@ impl Work<'_> {
     }
 
     /// Whether so many bytes more are within bounds; said once when they are not.
-    fn spend(&mut self, at: Position, bytes: usize) -> bool {
+    pub(super) fn spend(&mut self, at: Position, bytes: usize) -> bool {
         let within = bytes < self.left;
         if !within && self.left > 0 {
-            let message = format!("with its variables replaced the Dockerfile is over {} MiB", MOST_BYTES >> 20);
+            let message = format!(
+                "with its variables replaced, and each stage written out that others start from, the Dockerfile is over {} MiB",
+                MOST_BYTES >> 20
+            );
             self.problem(at, "", message);
         }
         self.left = self.left.saturating_sub(bytes);

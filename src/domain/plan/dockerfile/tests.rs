@@ -438,6 +438,12 @@ fn what_a_dockerfile_grows_to_is_bounded() {
         format!("FROM scratch\nENV A={large}\n{}", many(&|index| format!("ENV B{index}=$A\n"), 200)),
         format!("FROM a AS b\nENV A={large}\n{}FROM scratch\nCOPY --from=b /x /x\n", many(&|_| "RUN x\n".into(), 200)),
         "FROM scratch\nEXPOSE 1-65535\n".to_owned(),
+        format!("FROM a AS b\nCOPY {}/d/\nFROM scratch\nCOPY --from=b /x /x\n", "a ".repeat(9000)),
+        format!(
+            "FROM a AS s0\nCOPY {}/d/\n{}FROM scratch\nCOPY --from=s60 /x /x\n",
+            "a ".repeat(300),
+            many(&|index| format!("FROM s{index} AS s{}\n", index + 1), 60)
+        ),
         format!("FROM scratch\n{}", many(&|index| format!("VOLUME /v{index}\n"), 3000)),
         format!("FROM scratch\n{}", many(&|index| format!("ENV V{index}=1\n"), 3000)),
     ] {
