@@ -71,6 +71,8 @@ pub enum Reason {
     OutOfMemory,
     /// A stage took longer than its timeout.
     Timeout,
+    /// Something in the Dockerfile is doubtful and built all the same. Only in Events.
+    DockerfileWarning,
     /// A snapshot is kept of what a stage's first steps did. Only in Events.
     SnapshotKept,
     /// What a stage left in its caches is in the cache repository. Only in Events.
@@ -110,6 +112,7 @@ impl Reason {
             Self::RegistryAccessDenied => "RegistryAccessDenied",
             Self::RegistryInvalid => "RegistryInvalid",
             Self::StageFailed => "StageFailed",
+            Self::DockerfileWarning => "DockerfileWarning",
             Self::SnapshotKept => "SnapshotKept",
             Self::CachesKept => "CachesKept",
             Self::SnapshotUnusable => "SnapshotUnusable",

@@ -258,7 +258,9 @@ impl Pass<'_> {
         status.image = Some(image);
         let delete = self.facts.jobs.iter().filter(|job| !job.deleting).cloned().collect();
         let requeue = plan.outline.can_change.then_some(plan.outline.interval);
-        let rest = Outcome { requeue, ..Outcome::keeping(stages, delete) };
+        let warned = plan.warnings.iter().cloned();
+        let events = warned.map(|message| Note { warning: true, reason: Reason::DockerfileWarning, message }).collect();
+        let rest = Outcome { requeue, events, ..Outcome::keeping(stages, delete) };
         self.act(status, Health::Current, Reason::Succeeded, &message, rest)
     }
 

@@ -868,6 +868,20 @@ fn a_dockerfile_is_read_at_the_revision_and_its_stages_run() {
 }
 
 #[test]
+fn what_is_doubtful_in_a_dockerfile_is_told_once_and_built() {
+    let mut world = with_dockerfile(&format!("{TWO_STAGES}ENTRYPOINT /app\n"));
+    world.pass();
+    world.set_job(done());
+    let mut told = Vec::new();
+    for _ in 0..4 {
+        let events = world.one_pass().events;
+        told.extend(events.into_iter().filter(|note| note.reason == Reason::DockerfileWarning));
+    }
+    assert!(matches!(&told[..], [note] if note.warning && note.message.contains("scratch has no shell")), "{told:?}");
+    assert_eq!(world.ready().1, "Succeeded");
+}
+
+#[test]
 fn a_dockerfile_that_cannot_be_built_is_told_and_a_commit_helps() {
     for (text, reason) in [
         (Some("FROM golang:1.26\nRUN make\n"), "FinalStageNotMinimal"),
