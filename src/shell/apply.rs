@@ -374,7 +374,8 @@ fn set_xattrs<R: Read>(file: &impl std::os::fd::AsFd, entry: &mut Entry<'_, R>) 
     for record in records {
         let record = record?;
         let Some(name) = record.key().ok().and_then(|key| key.strip_prefix(XATTR)) else { continue };
-        let wanted = name == "security.capability" || name.starts_with("user.") && !name.starts_with("user.overlay.");
+        let of_users = name.starts_with("user.") && !name.starts_with("user.overlay.");
+        let wanted = of_users || name == "security.capability" || name.starts_with("system.posix_acl_");
         if !wanted || record.value_bytes().len() > LONGEST_VALUE {
             continue;
         }

@@ -83,7 +83,7 @@ impl Scan {
                 return Err(io::Error::other(format!("there are more than {MOST_ENTRIES} files")));
             }
             let is_directory = metadata.is_dir();
-            self.entries.push((path.clone(), stamp(&metadata), is_directory));
+            self.entries.push((path.clone(), stamp(&full, &metadata)?, is_directory));
             if is_directory {
                 self.directory(root, &path, mounted)?;
             }
@@ -231,9 +231,15 @@ fn records(full: &Path, metadata: &Metadata, times: Times) -> io::Result<Vec<(St
         let time = format!("{}.{:09}", metadata.mtime(), metadata.mtime_nsec());
         records.push(("mtime".to_owned(), time.into_bytes()));
     }
-    if metadata.is_symlink() {
-        return Ok(records);
+    if !metadata.is_symlink() {
+        records.extend(attributes(full)?.into_iter().map(|(name, value)| (format!("{XATTR}{name}"), value)));
     }
+    Ok(records)
+}
+
+/// The extended attributes of a file or directory that are its own.
+fn attributes(full: &Path) -> io::Result<Vec<(String, Vec<u8>)>> {
+    let mut attributes = Vec::new();
     let mut names = vec![0; 64 << 10];
     let length = match rustix::fs::llistxattr(full, &mut names[..]) {
         Ok(length) => length,
@@ -248,21 +254,23 @@ fn records(full: &Path, metadata: &Metadata, times: Times) -> io::Result<Vec<(St
         let mut value = vec![0; 64 << 10];
         let length = rustix::fs::lgetxattr(full, name, &mut value[..])?;
         value.truncate(length);
-        records.push((format!("{XATTR}{name}"), value));
+        attributes.push((name.to_owned(), value));
     }
-    Ok(records)
+    Ok(attributes)
 }
 
 /// Changes with everything that a layer holds of a file. A file's change time moves with each of them; a directory's own moves
 /// with its files, which are looked at anyway.
-fn stamp(metadata: &Metadata) -> u64 {
+fn stamp(full: &Path, metadata: &Metadata) -> io::Result<u64> {
     let mut hasher = DefaultHasher::new();
     (metadata.mode(), metadata.uid(), metadata.gid()).hash(&mut hasher);
-    if !metadata.is_dir() {
+    if metadata.is_dir() {
+        attributes(full)?.hash(&mut hasher);
+    } else {
         let times = (metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec());
         (metadata.len(), times).hash(&mut hasher);
     }
-    hasher.finish()
+    Ok(hasher.finish())
 }
 
 /// Everything that is mounted below `root` (proc(5), `/proc/pid/mountinfo`): volumes, files of the kubelet, `/proc` itself.

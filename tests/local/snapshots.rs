@@ -69,6 +69,22 @@ async fn only_what_a_change_reaches_runs_again() {
 }
 
 #[tokio::test]
+async fn without_overlays_a_snapshot_goes_onto_the_copy_that_is_there() {
+    let machine = Machine::new(users()[0]).await;
+    machine.push_plain_builder().await;
+    machine.file("Dockerfile", &DOCKERFILE.replace("BUILDER", &format!("{}/builder:1", machine.registry.host)));
+    machine.file("lock", "one\n");
+    machine.file("input", "source\n");
+    let first = build(&machine, "Always", &["--rootfs", "copy"]);
+    machine.file("input", "changed\n");
+    let output = machine.run(&["build", "--rootfs", "copy", "."]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("from a snapshot") && !said.contains("pulling"), "{said}");
+    let again = build(&machine, "Always", &["--rootfs", "copy"]);
+    assert_eq!((&again[..2], &again[4..]), (&first[..2], &first[4..]));
+}
+
+#[tokio::test]
 async fn a_last_stage_that_may_be_large_is_the_image_with_all_that_it_changed() {
     let text = "FROM BUILDER\nRUN rm -r /gone /emptied && echo made >/made && busybox chmod 4755 /made && ln /made /linked\n\
                 COPY input /copied/\nENV A=1\nUSER builder\nWORKDIR /work/dir\nENTRYPOINT [\"/bin/sh\"]\n";

@@ -17,7 +17,7 @@ use crate::{
     },
     shell::{
         registry::{Client, RegistryError},
-        sandbox::{PackedLayer, Request, Session, Unpack},
+        sandbox::{Flat, PackedLayer, Request, Session, Unpack},
         store::Resolved,
     },
 };
@@ -111,12 +111,12 @@ impl World {
         let env = env.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
         let stacked = Builder { chains: chains(&layers), flat: false, env, user };
         // One for all layers: its name is the uppermost one's, which stands for all below it too.
-        let top = stacked.chains.last().map(|top| format!("{top}-flat"));
+        let top = stacked.chains.last().map(|top| flat_name(top));
         let flat = Builder { chains: top.into_iter().collect(), flat: true, ..stacked.clone() };
         let builder = match self.args.rootfs {
             RootFileSystem::Copy => flat,
             RootFileSystem::Auto if self.is_unpacked(&stacked) => stacked,
-            RootFileSystem::Auto if self.is_unpacked(&flat) || !self.has_overlays().await? => flat,
+            RootFileSystem::Auto if !self.has_overlays().await? => flat,
             RootFileSystem::Auto | RootFileSystem::Overlay => stacked,
         };
         if !self.is_unpacked(&builder) {
@@ -128,6 +128,10 @@ impl World {
 
     /// Whether the store's file system and this user can have overlays.
     async fn has_overlays(&self) -> anyhow::Result<bool> {
+        self.overlays.get_or_try_init(|| self.try_overlays()).await.copied()
+    }
+
+    async fn try_overlays(&self) -> anyhow::Result<bool> {
         let directory = self.store.run_directory()?;
         let probe = Request::Probe { directory: directory.path().to_owned() };
         let Err(error) = Session::start(&probe).await?.finish().await else { return Ok(true) };
@@ -155,16 +159,22 @@ impl World {
         }
         let chains = self.store.chains();
         let names = self::chains(layers);
-        let missing = layers.iter().zip(&names).filter(|(_, chain)| builder.flat || !chains.join(chain).exists());
+        // All in one, what is missing begins behind the largest part that was unpacked before.
+        let mut unpacked = names.iter().map(|name| flat_name(name)).enumerate().filter(|_| builder.flat);
+        let below = unpacked.rfind(|(_, name)| chains.join(name).exists());
+        let (first, below) = below.map_or((0, None), |(place, name)| (place + 1, Some(name)));
+        let (layers, names) = (layers.get(first..).unwrap_or_default(), names.get(first..).unwrap_or_default());
+        let missing = layers.iter().zip(names).filter(|(_, chain)| builder.flat || !chains.join(chain).exists());
         let missing: Vec<Descriptor> = missing.map(|(layer, _)| layer.clone()).collect();
         let fetched = self.fetch(stage, reference.repository(), &missing).await?;
         self.progress.state(stage, "unpacking");
         let scratch = self.store.run_directory()?;
-        let packed = layers.iter().zip(&names);
+        let packed = layers.iter().zip(names);
         let packed = packed
             .map(|(layer, chain)| PackedLayer { blob: self.store.blob(layer.digest), chain: chain.clone() })
             .collect();
-        let flat = builder.chains.first().filter(|_| builder.flat).cloned();
+        let flat = builder.chains.first().filter(|_| builder.flat);
+        let flat = flat.map(|name| Flat { name: name.clone(), below });
         let unpack = Unpack { chains, scratch: scratch.path().to_owned(), layers: packed, flat };
         Session::start(&Request::Unpack(unpack)).await?.finish().await?;
         // Unpacked they are enough, and twice as much is too much.
@@ -210,6 +220,11 @@ impl World {
         blocking(move || writer.finish()).await?;
         Ok(())
     }
+}
+
+/// The name of the directory that has a layer and all below it in one.
+fn flat_name(chain: &str) -> String {
+    format!("{chain}-flat")
 }
 
 /// Names of unpacked layers, each of which stands for that layer over those before it.

@@ -52,6 +52,8 @@ pub struct World {
     pub fetched: OnceCell<PathBuf>,
     /// Made when first needed: reading the machine's CA certificates takes longer than a build that is cached.
     http: OnceCell<Http>,
+    /// Whether overlays can be mounted, once that was tried.
+    pub overlays: OnceCell<bool>,
     client: OnceCell<Client>,
     kept: Mutex<Vec<RunDirectory>>,
 }
@@ -78,6 +80,7 @@ impl World {
             stop: CancellationToken::new(),
             fetched: OnceCell::new(),
             http: OnceCell::new(),
+            overlays: OnceCell::new(),
             client: OnceCell::new(),
             kept: Mutex::default(),
         }

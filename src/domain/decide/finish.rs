@@ -260,7 +260,7 @@ impl Pass<'_> {
         let requeue = plan.outline.can_change.then_some(plan.outline.interval);
         let warned = plan.warnings.iter().cloned();
         let events = warned.map(|message| Note { warning: true, reason: Reason::DockerfileWarning, message }).collect();
-        let rest = Outcome { requeue, events, ..Outcome::keeping(stages, delete) };
+        let rest = Outcome { events, requeue, ..Outcome::keeping(stages, delete) };
         self.act(status, Health::Current, Reason::Succeeded, &message, rest)
     }
 

@@ -16,7 +16,7 @@ use rustix::{
     process::{Resource, Rlimit, setrlimit},
 };
 
-use super::{Request, Run, RuntimeKind, SandboxError, Unpack, namespaces::code};
+use super::{Flat, Request, Run, RuntimeKind, SandboxError, Unpack, namespaces::code};
 use crate::{
     domain::{
         bundle::{Bind, Sandbox, volumes},
@@ -58,8 +58,8 @@ pub(super) fn serve(request: Request) -> Result<u8, SandboxError> {
 fn unpack_all(unpack: &Unpack) -> Result<(), SandboxError> {
     let limit = Rlimit { current: Some(UNPACK_MEMORY), maximum: Some(UNPACK_MEMORY) };
     setrlimit(Resource::As, limit).map_err(|error| SandboxError::Namespaces(error.into()))?;
-    if let Some(name) = &unpack.flat {
-        return unpack_flat(unpack, name);
+    if let Some(flat) = &unpack.flat {
+        return unpack_flat(unpack, flat);
     }
     let mut below: Vec<String> = Vec::new();
     for layer in &unpack.layers {
@@ -83,10 +83,13 @@ fn unpack_all(unpack: &Unpack) -> Result<(), SandboxError> {
 }
 
 /// All layers in one directory, each over those before it.
-fn unpack_flat(unpack: &Unpack, name: &str) -> Result<(), SandboxError> {
-    let (place, scratch) = (unpack.chains.join(name), unpack.scratch.join(name));
+fn unpack_flat(unpack: &Unpack, flat: &Flat) -> Result<(), SandboxError> {
+    let (place, scratch) = (unpack.chains.join(&flat.name), unpack.scratch.join(&flat.name));
     remove(&scratch)?;
-    fs::create_dir_all(&scratch).map_err(|source| SandboxError::file(&scratch, source))?;
+    match &flat.below {
+        Some(below) => copy(&unpack.chains.join(below), &scratch)?,
+        None => fs::create_dir_all(&scratch).map_err(|source| SandboxError::file(&scratch, source))?,
+    }
     for layer in &unpack.layers {
         apply_blob(&scratch, &layer.blob)?;
     }
@@ -163,16 +166,21 @@ impl Root<'_> {
     }
 }
 
-/// A copy of the image's files, with owners, links and attributes: what cp(1) does everywhere, sharing blocks where it can.
+/// The root file system as a copy of the image's files.
 fn copied(run: &Run) -> Result<PathBuf, SandboxError> {
     let upper = run.directory.join("upper");
     let Some(from) = run.layers.first() else {
         return fs::create_dir_all(&upper).map(|()| upper.clone()).map_err(|source| SandboxError::file(&upper, source));
     };
+    copy(&run.chains.join(from), &upper).map(|()| upper)
+}
+
+/// With owners, links and attributes: what cp(1) does everywhere, sharing blocks where it can.
+fn copy(from: &Path, to: &Path) -> Result<(), SandboxError> {
     let program = Path::new("cp");
-    let copy = Command::new(program).arg("-a").arg(run.chains.join(from)).arg(&upper).stdin(Stdio::null()).status();
+    let copy = Command::new(program).arg("-a").args([from, to]).stdin(Stdio::null()).status();
     let copy = copy.map_err(|source| SandboxError::Start { program: program.into(), source })?;
-    if copy.success() { Ok(upper) } else { Err(SandboxError::Failed("failed to copy the builder image".into())) }
+    if copy.success() { Ok(()) } else { Err(SandboxError::Failed("failed to copy the builder image".into())) }
 }
 
 fn start(run: &Run) -> Result<u8, SandboxError> {

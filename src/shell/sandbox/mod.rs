@@ -60,8 +60,18 @@ pub struct Unpack {
     pub scratch: PathBuf,
     /// The layers.
     pub layers: Vec<PackedLayer>,
-    /// The name of a directory that gets all layers in one, where overlays cannot be mounted; none keeps them apart.
-    pub flat: Option<String>,
+    /// One directory for all of them, where overlays cannot be mounted; none keeps them apart.
+    pub flat: Option<Flat>,
+}
+
+/// A directory that has all layers of an image in one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Flat {
+    /// Its name.
+    pub name: String,
+    /// The one that has the layers below these; they go onto a copy of it.
+    pub below: Option<String>,
 }
 
 /// A layer and where it goes.

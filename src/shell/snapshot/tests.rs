@@ -71,6 +71,11 @@ fn a_layer_of_the_changes_makes_the_same_tree() {
     fs::remove_file(at("link")).unwrap();
     symlink("elsewhere", at("link")).unwrap();
     fs::create_dir(at("empty")).unwrap();
+    let note = |path: &str| {
+        let (name, flags) = ("user.note", rustix::fs::XattrFlags::empty());
+        rustix::fs::setxattr(at(path), name, b"of a directory", flags).unwrap();
+    };
+    note("share");
 
     let second = Scan::of(root.path()).unwrap();
     let changes = second.since(&first, root.path()).unwrap();
@@ -79,6 +84,8 @@ fn a_layer_of_the_changes_makes_the_same_tree() {
     changes.write(root.path(), Times::Kept, &mut archive).unwrap();
     apply(original.path(), &archive[..]).unwrap();
     assert_eq!(tree(original.path()), tree(root.path()));
+    let noted = attributes(&original.path().join("share")).unwrap();
+    assert_eq!(noted, [("user.note".to_owned(), b"of a directory".to_vec())]);
 }
 
 #[test]
