@@ -85,3 +85,18 @@ async fn a_certificate_given_for_all_servers_is_trusted_everywhere() {
     let network = Network { ca_certificates: Some(pem), ..with_own_ca(&host, &other_pem) };
     assert!(!ask(&network, &host).await.unwrap());
 }
+
+#[tokio::test]
+async fn a_registry_without_tls_is_recognized_and_asked_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = format!("localhost:{}", listener.local_addr().unwrap().port());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        }
+    });
+    let error = ask(&with_own_ca(&host, &tls_server().1), &host).await.unwrap_err();
+    assert!(error.to_string().contains("plainHttp: true") && !error.is_retryable(), "{error:?}");
+}

@@ -87,7 +87,7 @@ pub enum StoreCommand {
         #[arg(long)]
         dry_run: bool,
         /// As for build.
-        #[arg(long, env = "MINIMALIMAGE_REGISTRIES_FILE", requires = "registry")]
+        #[arg(long, env = "MINIMALIMAGE_REGISTRIES_FILE")]
         registries_file: Option<PathBuf>,
         /// As for build.
         #[arg(long, env = "MINIMALIMAGE_STORE")]

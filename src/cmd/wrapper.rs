@@ -1,7 +1,6 @@
 //! `wrapper`: the first process of a build container. Does what the agent says and holds no secret but the container's own.
 
 use std::{
-    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -12,31 +11,27 @@ use anyhow::{Context, bail};
 
 mod caches;
 mod keeper;
+mod work;
 
-use caches::Caches;
 use keeper::Keeper;
+use work::{Work, refused};
 
 use crate::{
     domain::{
         dockerfile::ignore::Ignore,
         environment::{CA_BUNDLES, environment},
-        files_layer,
-        passwd::{FALLBACK_HOME, User, home, look_up},
-        recipe::{Output, Parents, RunMount, Step, TextFile},
+        passwd::{FALLBACK_HOME, home},
+        recipe::Output,
         tail::LastBytes,
-        value::ImagePath,
         wire::{Frame, Setup, WrapperFailure},
     },
     shell::{
         collect::{self, CollectError, Scope, collect},
         net::carried_roots,
-        rooted,
         signals::Termination,
         snapshot::{Changes, Times},
         socket::{Channel, SocketError},
-        steps::{Interrupt, Process, Steps, TERMINATED},
-        transient::Transient,
-        unpack::{Manner, unpack, unpack_for_a_while},
+        steps::{Interrupt, Steps, TERMINATED},
     },
 };
 
@@ -131,14 +126,13 @@ fn steps(
     let home = make_home(&settings.root);
     let ca_file = setup.ca_certificates.as_deref().map(|pem| ca_file(settings, pem)).transpose()?;
     let ca_file = ca_file.as_ref().map(|path| path.as_os_str());
-    let mut runner = Steps::start(environment(std::env::vars_os(), home.as_os_str(), ca_file), Arc::clone(interrupt))?;
+    let runner = Steps::start(environment(std::env::vars_os(), home.as_os_str(), ca_file), Arc::clone(interrupt))?;
+    let mut work = Work::new(&settings.root, channel, runner);
     let mut failure = None;
-    let mut transient = Transient::default();
     let mut keeper = Keeper::new(&settings.root, setup);
-    let mut caches = Caches::new(&settings.root);
     for (index, step) in setup.steps.iter().enumerate().skip(setup.snapshots.start) {
-        keeper.keep(index, channel)?;
-        failure = one_step(settings, (index, step), channel, (&mut runner, &mut transient, &mut caches))?;
+        keeper.keep(index, work.channel())?;
+        failure = work.step(index, step)?;
         if let Some(failure) = &mut failure {
             if let WrapperFailure::Files { step, .. } = failure {
                 *step = Some(index);
@@ -146,15 +140,10 @@ fn steps(
             break;
         }
     }
-    let log = runner.finish().context("failed to end what the steps left running")?;
+    let log = work.finish(failure.is_none())?;
     let changes = match failure {
         Some(failure) => Err(failure),
-        None => {
-            caches.finish(channel)?;
-            keeper
-                .changes(&setup.outputs)
-                .map_err(|error| WrapperFailure::Files { message: error.to_string(), step: None })
-        }
+        None => keeper.changes(&setup.outputs).map_err(|error| refused(error.to_string())),
     };
     let failure = match changes {
         Ok(changes) => return Ok(Ended::Well(changes)),
@@ -173,148 +162,6 @@ fn steps(
     // The code counts even when the agent is gone.
     let _ = channel.send(&Frame::Failed(failure));
     Ok(Ended::Failed(code))
-}
-
-/// Does one step; gives why it failed.
-fn one_step(
-    settings: &WrapperSettings,
-    (index, step): (usize, &Step),
-    channel: &mut Channel,
-    (runner, transient, caches): (&mut Steps, &mut Transient, &mut Caches),
-) -> anyhow::Result<Option<WrapperFailure>> {
-    Ok(match step {
-        Step::CopySource { owner, transient: brief, names, .. }
-        | Step::CopyArtifact { owner, transient: brief, names, .. } => {
-            match container_user(&settings.root, owner.as_deref()) {
-                Err(message) => Some(WrapperFailure::Files { message, step: None }),
-                Ok(user) => {
-                    let manner = Manner { owner: user.map(|user| user.owner()), names: names.as_ref() };
-                    let into = Place { root: &settings.root, manner };
-                    copy(channel, index, &into, brief.then_some(transient))?
-                }
-            }
-        }
-        Step::Run { mounts, .. } => {
-            let variables = match enter(&settings.root, mounts, channel, (transient, caches))? {
-                Ok(variables) => variables,
-                Err(message) => return Ok(Some(WrapperFailure::Files { message, step: None })),
-            };
-            let failure = run_step(settings, (index, step), runner, variables)?;
-            if failure.is_none() { leave(mounts, transient, caches) } else { failure }
-        }
-        Step::MakeDirectory { path, user } => make_directory(&settings.root, path, user.as_deref()),
-        Step::WriteFiles { files, owner } => write_files(&settings.root, files, owner.as_deref()),
-    })
-}
-
-/// Makes what a process has for itself alone; gives the variables of that, or what cannot be made.
-fn enter(
-    root: &Path,
-    mounts: &[RunMount],
-    channel: &mut Channel,
-    (transient, caches): (&mut Transient, &mut Caches),
-) -> anyhow::Result<Result<BTreeMap<String, String>, String>> {
-    let mut variables = BTreeMap::new();
-    for mount in mounts {
-        match transient.enter(root, mount, |name| std::env::var(name).ok()) {
-            Ok(variable) => variables.extend(variable),
-            Err(message) => return Ok(Err(message)),
-        }
-        if let RunMount::Cache { path, index, .. } = mount {
-            match rooted::resolve(root, path.relative().as_ref(), rooted::Last::Follow) {
-                Ok(full) => caches.bring(*index, &full, channel)?,
-                Err(error) => return Ok(Err(format!("failed to find {path}: {error}"))),
-            }
-        }
-    }
-    Ok(Ok(variables))
-}
-
-/// Takes it away again; gives what went wrong.
-fn leave(mounts: &[RunMount], transient: &mut Transient, caches: &mut Caches) -> Option<WrapperFailure> {
-    caches.leave(|cache| {
-        mounts.iter().any(|mount| matches!(mount, RunMount::Cache { index, volume: true, .. } if *index == cache))
-    });
-    let left = transient.leave().err();
-    left.map(|error| WrapperFailure::Files {
-        message: format!("failed to take a step's mounts away: {error}"),
-        step: None,
-    })
-}
-
-/// Runs one process.
-fn run_step(
-    settings: &WrapperSettings,
-    (index, step): (usize, &Step),
-    runner: &mut Steps,
-    variables: BTreeMap<String, String>,
-) -> anyhow::Result<Option<WrapperFailure>> {
-    let Step::Run { command, env, working_dir, user, offline, .. } = step else { return Ok(None) };
-    let directory = settings.root.join(working_dir.relative());
-    let user = match container_user(&settings.root, user.as_deref()) {
-        Ok(user) => user,
-        Err(message) => return Ok(Some(WrapperFailure::Files { message, step: None })),
-    };
-    let env = env.clone().into_iter().chain(variables).collect();
-    let process = Process { command, env: &env, directory: &directory, user: user.as_ref(), offline: *offline };
-    let exit_code = runner.run(process).context("failed to run a step")?;
-    Ok((exit_code != 0).then_some(WrapperFailure::Step { step: index, exit_code }))
-}
-
-/// Where a copy goes.
-struct Place<'a> {
-    root: &'a Path,
-    manner: Manner<'a>,
-}
-
-/// The user of the container that a step names.
-fn container_user(root: &Path, user: Option<&str>) -> Result<Option<User>, String> {
-    let Some(user) = user else { return Ok(None) };
-    let read = |name: &str| fs::read_to_string(root.join(name)).unwrap_or_default();
-    look_up(user, &read("etc/passwd"), &read("etc/group")).map(Some)
-}
-
-fn make_directory(root: &Path, path: &ImagePath, user: Option<&str>) -> Option<WrapperFailure> {
-    let made = container_user(root, user).and_then(|user| {
-        let owner = user.map(|user| user.owner());
-        rooted::make_directory(root, path.relative().as_ref(), owner)
-            .map_err(|error| format!("failed to make {path}: {error}"))
-    });
-    made.err().map(|message| WrapperFailure::Files { message, step: None })
-}
-
-fn write_files(root: &Path, files: &[TextFile], owner: Option<&str>) -> Option<WrapperFailure> {
-    let written = container_user(root, owner).and_then(|user| {
-        let archive = files_layer::archive(files, Parents::None).map_err(|error| error.to_string())?;
-        let manner = Manner { owner: user.map(|user| user.owner()), names: None };
-        unpack(root, &archive[..], manner).map_err(|error| error.to_string())
-    });
-    written.err().map(|message| WrapperFailure::Files { message, step: None })
-}
-
-fn copy(
-    channel: &mut Channel,
-    step: usize,
-    into: &Place<'_>,
-    transient: Option<&mut Transient>,
-) -> anyhow::Result<Option<WrapperFailure>> {
-    channel.send(&Frame::Want(u32::try_from(step)?))?;
-    let mut reader = channel.data_reader();
-    let result = match transient {
-        None => unpack(into.root, &mut reader, into.manner),
-        Some(transient) => {
-            let written = unpack_for_a_while(into.root, &mut reader);
-            written.map(|written| transient.brought(written))
-        }
-    };
-    // What is left is read, or the agent would wait for us to take it; nothing is left of a stream that broke.
-    let _ = io::copy(&mut reader, &mut io::sink());
-    match reader.stop() {
-        Some(Ok(Frame::DataEnd)) => {}
-        Some(Err(error)) => bail!(error),
-        _ => bail!(SocketError::Unexpected("within an archive")),
-    }
-    Ok(result.err().map(|error| WrapperFailure::Files { message: error.to_string(), step: None }))
 }
 
 /// Where outputs are taken from.

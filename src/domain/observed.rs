@@ -262,8 +262,14 @@ fn waiting(pod: &Pod, containers: &[Option<&ContainerStatus>]) -> JobState {
     let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
     let unscheduled = conditions.into_iter().find(|c| c.type_ == "PodScheduled" && c.status == "False");
     if let Some(condition) = unscheduled {
-        let message = truncated(condition.message.as_deref().unwrap_or("no node takes the Pod"), 600);
-        return waits(Reason::Unschedulable, &message);
+        let message = condition.message.as_deref().unwrap_or("no node takes the Pod");
+        return match missing_claim(message) {
+            Some(claim) => {
+                let message = format!("there is no PersistentVolumeClaim {claim}: create it in this namespace");
+                waits(Reason::ReferenceNotFound, &message)
+            }
+            None => waits(Reason::Unschedulable, &truncated(message, 600)),
+        };
     }
     let waiting =
         containers.iter().flatten().filter_map(|status| Some((status, status.state.as_ref()?.waiting.as_ref()?)));
@@ -281,6 +287,12 @@ fn waiting(pod: &Pod, containers: &[Option<&ContainerStatus>]) -> JobState {
         return JobState::Waiting { reason, message, has_pod: true, build: status.name == BUILD_CONTAINER };
     }
     waits(Reason::Building, "its containers are being started")
+}
+
+/// The claim that the scheduler does not find: `persistentvolumeclaim "cache" not found`.
+fn missing_claim(message: &str) -> Option<&str> {
+    let (_, rest) = message.split_once("persistentvolumeclaim \"")?;
+    rest.split_once("\" not found").map(|(claim, _)| claim)
 }
 
 fn waits(reason: Reason, message: &str) -> JobState {

@@ -26,6 +26,7 @@ use crate::domain::{
     dockerfile::{Problem, ignore::Ignore},
     layer::LayerWriter,
     recipe::{CopyItem, Docker, Output, Owner},
+    source::close_names,
     tree::{Attributes, Content, FileTree, Kind, PARENT, TreePath},
     value::Digest,
 };
@@ -291,11 +292,37 @@ impl Collector<'_> {
             self.glob(&start, Path::new(""), &matcher, depth, &mut found)?;
             found.sort();
         }
-        found.retain(|path| !self.ignore.ignores_all_of(&path.to_string_lossy()));
-        if found.is_empty() {
-            return Err(CollectError::Missing { source_path: source.into(), nearby: self.nearby(&start) });
+        let there = !found.is_empty();
+        let mut seen = Vec::new();
+        for path in found {
+            if self.is_seen(&path)? {
+                seen.push(path);
+            }
         }
-        Ok(found)
+        match (seen.is_empty(), there) {
+            (false, _) => Ok(seen),
+            (true, true) => Err(CollectError::Ignored { source_path: source.into() }),
+            (true, false) => Err(CollectError::Missing { source_path: source.into(), nearby: self.nearby(&start) }),
+        }
+    }
+
+    /// Whether the ignore file leaves anything to be seen of what is at `named`: of a directory it may be something further down.
+    fn is_seen(&self, named: &Path) -> Result<bool, CollectError> {
+        let text = named.to_string_lossy();
+        // The whole context is there even when it is empty.
+        if text.is_empty() || !self.ignore.ignores(&text) {
+            return Ok(true);
+        }
+        let full = resolve(self.root, named, Last::Follow).map_err(|source| read(named, source))?;
+        if self.ignore.ignores_all_of(&text) || !full.is_dir() || self.root.join(named).is_symlink() {
+            return Ok(false);
+        }
+        for name in names(&full)? {
+            if self.is_seen(&named.join(OsStr::from_bytes(&name)))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn glob(
@@ -336,13 +363,24 @@ impl Collector<'_> {
         Ok(fs::symlink_metadata(found).is_ok())
     }
 
+    /// What can be seen in the nearest directory that exists, the names most like the missing one first.
     fn nearby(&self, path: &Path) -> Vec<String> {
         let existing = path.ancestors().find_map(|above| {
             let found = resolve(self.root, above, Last::Follow).ok()?;
-            names(&found).ok()
+            Some((above, names(&found).ok()?))
         });
-        let names = existing.unwrap_or_default().into_iter().take(NEARBY);
-        names.map(|name| String::from_utf8_lossy(&name).into_owned()).collect()
+        let Some((above, names)) = existing else { return Vec::new() };
+        let is_seen = |name: &String| self.is_seen(&above.join(name)).unwrap_or(false);
+        let names = names.into_iter().map(|name| String::from_utf8_lossy(&name).into_owned());
+        let mut names: Vec<String> = names.filter(is_seen).collect();
+        let missing = path.strip_prefix(above).ok().and_then(|below| below.iter().next()).unwrap_or_default();
+        let close = close_names(&missing.to_string_lossy(), names.iter().map(String::as_str));
+        names.sort_by_key(|name| !close.contains(name));
+        if let Some(more) = names.len().checked_sub(NEARBY).filter(|more| *more > 0) {
+            names.truncate(NEARBY);
+            names.push(format!("and {more} more"));
+        }
+        names
     }
 
     /// A fetched source has no `.git`, which Git allows in no tree; a directory that somebody works in has one.

@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     error::Error as _,
+    io,
     net::IpAddr,
     sync::{
         Arc,
@@ -70,6 +71,28 @@ pub enum NetError {
         #[source]
         source: reqwest::Error,
     },
+}
+
+impl NetError {
+    /// Whether a server that was spoken to by TLS has answered without.
+    #[must_use]
+    pub fn is_plain_answer(&self) -> bool {
+        let Self::Transport { source, .. } = self else { return false };
+        let mut next: Option<&(dyn std::error::Error + 'static)> = Some(source);
+        while let Some(cause) = next {
+            if let Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) =
+                cause.downcast_ref()
+            {
+                return true;
+            }
+            next = match cause.downcast_ref::<io::Error>() {
+                // The cause of an error of the system is inside of it, not behind it.
+                Some(error) => error.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static)),
+                None => cause.source(),
+            };
+        }
+        false
+    }
 }
 
 /// A host whose address must not be reached.

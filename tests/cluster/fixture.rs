@@ -55,9 +55,13 @@ impl World {
 
     /// A namespace whose MinimalImages the installed operator leaves alone.
     pub(crate) async fn with_own_operator(test: &str) -> Self {
-        let mut world = Self::new(test).await;
-        world.own_operator = true;
-        world
+        Self::new(test).await.on_its_own()
+    }
+
+    /// The same, made already.
+    pub(crate) fn on_its_own(mut self) -> Self {
+        self.own_operator = true;
+        self
     }
 
     pub(crate) async fn with_security(test: &str, level: &str) -> Self {

@@ -2,7 +2,11 @@
 
 use serde_json::json;
 
-use crate::fixture::{Repository, World, builder, file_in, setting};
+use crate::{
+    between,
+    fixture::{Repository, World, builder, file_in, setting},
+    operator::Recipe,
+};
 
 /// Two cuts, each behind a command that never leaves the same twice.
 fn dockerfile() -> String {
@@ -18,14 +22,22 @@ fn dockerfile() -> String {
 /// A resource whose source is in a repository; commits `lock` and `input`.
 async fn world(test: &str) -> (World, Repository) {
     let world = World::with_security(test, "baseline").await;
+    let repository = committed(test);
+    world.apply("app", spec(&world, &repository)).await;
+    (world, repository)
+}
+
+fn committed(test: &str) -> Repository {
     let repository = Repository::new(test);
     commit(&repository, "one", "source");
-    let spec = json!({
+    repository
+}
+
+fn spec(world: &World, repository: &Repository) -> serde_json::Value {
+    json!({
         "interval": "1h", "source": {"git": {"url": repository.url}},
         "dockerfile": {"snapshots": {"policy": "Always"}}, "destination": {"repository": world.repository("app")}
-    });
-    world.apply("app", spec).await;
-    (world, repository)
+    })
 }
 
 fn commit(repository: &Repository, lock: &str, input: &str) {
@@ -72,12 +84,33 @@ async fn what_ran_before_a_copy_does_not_run_again() {
 }
 
 #[tokio::test]
-async fn a_snapshot_that_a_node_cannot_pull_is_done_without() {
+async fn a_snapshot_that_has_lost_a_layer_costs_no_pod() {
     let (world, repository) = world("snapshot-lost").await;
     let first = seen(&world.ready("app").await);
     world.told("SnapshotKept", 2).await;
 
     lose_last_layers(&world).await;
+    commit(&repository, "one", "changed");
+    let status = world.built_again("app", "1").await;
+    assert_ne!(seen(&status)[0], first[0]);
+    assert!(status.snapshot_failure.is_none() && status.stages[0].snapshot.is_none());
+    world.had_pods(2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_a_node_cannot_pull_is_done_without() {
+    let world = World::with_security("snapshot-pull", "baseline").await.on_its_own();
+    let repository = committed("snapshot-pull");
+    // The operator is told that this one speaks plain http; the node's container runtime is not.
+    let registry = between::registry(std::sync::Arc::new(|_, _| Box::pin(std::future::ready(())))).await;
+    let recipe = Recipe::new(&world).await.registry(&registry);
+    let _operator = recipe.start();
+    let mut spec = spec(&world, &repository);
+    spec["cache"] = json!({"repository": format!("{registry}/{}/cache", world.namespace)});
+    world.apply("app", spec).await;
+    let first = seen(&world.ready("app").await);
+    world.told("SnapshotKept", 2).await;
+
     commit(&repository, "one", "changed");
     let status = world.built_again("app", "1").await;
     let after = seen(&status);

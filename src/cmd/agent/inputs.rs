@@ -11,7 +11,7 @@ use flate2::read::MultiGzDecoder;
 use futures::StreamExt;
 use tokio::runtime::Handle;
 
-use super::{Backend, LayerStream, blocking, combined, internal, interrupted, missing};
+use super::{Backend, LayerStream, blocking, combined, internal, interrupted};
 use crate::{
     domain::{
         artifact::Layer,
@@ -129,11 +129,7 @@ fn source_failure(error: CollectError) -> AgentFailure {
 
 fn output_failure(error: CollectError, places: &Places) -> AgentFailure {
     let source = error.source_path().unwrap_or_default().to_owned();
-    let failure = match error {
-        CollectError::Missing { source_path, nearby } => missing(&source_path, &nearby),
-        other => source_failure(other),
-    };
-    places.at_source(&source, failure)
+    places.at_source(&source, source_failure(error))
 }
 
 /// Sends an artifact layer, decompressed, and holds it against its diff ID.

@@ -161,11 +161,14 @@ impl StageJob {
     fn keep_caches(&self, message: &AgentMessage) -> anyhow::Result<()> {
         let (Some(sent), store) = (&message.caches, &self.world.store) else { return Ok(()) };
         let artifact = store.artifact(sent.artifact).context("the agent's caches are not in the store")?;
+        let mut bytes = 0;
         for (index, layer) in sent.numbers.iter().zip(artifact.layers) {
             if let Some(key) = self.caches.get(*index) {
+                bytes += layer.size;
                 store.record(key, self.put_artifact(&[layer])?)?;
             }
         }
+        self.world.progress.state(&self.stage.name, &format!("caches kept, {}", human_size(bytes)));
         Ok(())
     }
 

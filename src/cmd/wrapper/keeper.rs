@@ -11,6 +11,7 @@ use crate::{
     domain::{
         recipe::Output,
         snapshot::pays,
+        value::human_size,
         wire::{Frame, Setup, WrapperFailure},
     },
     shell::{
@@ -47,6 +48,7 @@ impl Keeper {
         if !self.always && !pays(took, 0) {
             return Ok(());
         }
+        let start = Instant::now();
         let Some(now) = told(Scan::of(&self.root)) else { return Ok(()) };
         let Some(changes) = told(now.since(before, &self.root)) else { return Ok(()) };
         if !self.always && !pays(took, changes.bytes) {
@@ -54,6 +56,8 @@ impl Keeper {
         }
         channel.send(&Frame::Snapshot(u32::try_from(step).unwrap_or(u32::MAX)))?;
         if send(&changes, &self.root, channel)? {
+            let (bytes, time) = (human_size(changes.bytes), start.elapsed().as_secs_f32());
+            eprintln!("minimalimage: what the steps so far have changed, {bytes}, is kept as a snapshot ({time:.1} s)");
             self.before = Some((now, Instant::now()));
         }
         Ok(())

@@ -145,6 +145,11 @@ fn endings_and_waits_have_stable_reasons() {
             (Reason::Unschedulable, true),
         ),
         (
+            json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+                "message": "0/1 nodes are available: persistentvolumeclaim \"x\" not found. not found"}]}),
+            (Reason::ReferenceNotFound, true),
+        ),
+        (
             json!({"phase": "Pending", "containerStatuses": [container("build", waiting("ContainerCreating"))]}),
             (Reason::Building, true),
         ),

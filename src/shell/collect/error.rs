@@ -15,6 +15,12 @@ pub enum CollectError {
         /// Names in the nearest directory that exists.
         nearby: Vec<String>,
     },
+    /// It is there, and nothing of it may be seen.
+    #[error("unable to copy `{source_path}`: the ignore file leaves it out, let a `!` pattern there take it back")]
+    Ignored {
+        /// What was declared.
+        source_path: String,
+    },
     /// A source that is no path below the root, or a broken glob.
     #[error("unable to copy `{source_path}`: {problem}")]
     Source {
@@ -83,6 +89,7 @@ impl CollectError {
     pub fn source_path(&self) -> Option<&str> {
         match self {
             Self::Missing { source_path, .. }
+            | Self::Ignored { source_path }
             | Self::Source { source_path, .. }
             | Self::Archive { source_path, .. }
             | Self::SeveralMatches(source_path) => Some(source_path),

@@ -162,9 +162,33 @@ fn excluded_and_ignored_files_are_not_seen() {
     assert_eq!(names(&[excluding], ""), ["/d", "/d/b"]);
     assert_eq!(names(&[item("d", "/d")], "**/*.md\n!d/e/keep.md"), ["/d", "/d/b", "/d/e", "/d/e/keep.md"]);
     assert_eq!(names(&[item("d/*", "/d/")], "d/e\nd/a.md"), ["/d/b"]);
-    let ignore = Ignore::parse("d/b").unwrap();
-    let hidden = collect(root.0.path(), &output(&[item("d/b", "/b")]), Scope::Source, &ignore);
-    assert!(matches!(hidden, Err(CollectError::Missing { .. })));
+    assert_eq!(names(&[item("", "/s/")], "**"), ["/s"], "a whole context may be empty");
+    // With and without a pattern that takes something back; a directory is there for what can be seen in it.
+    for ignore in ["d/b\nd/a.md", "d/*\n!d/e/keep.md"] {
+        let parsed = Ignore::parse(ignore).unwrap();
+        for source in ["d/b", "d/a.md", "d/[ab]*"] {
+            let hidden = collect(root.0.path(), &output(&[item(source, "/x/")]), Scope::Source, &parsed);
+            assert!(matches!(hidden, Err(CollectError::Ignored { .. })), "{ignore} {source}: {hidden:?}");
+        }
+        assert_eq!(names(&[item("d/e", "/e")], ignore).last().unwrap(), "/e/keep.md");
+    }
+    let parsed = Ignore::parse("d/e\nd/b").unwrap();
+    match collect(root.0.path(), &output(&[item("d/aa.md", "/x")]), Scope::Source, &parsed) {
+        Err(CollectError::Missing { nearby, .. }) => assert_eq!(nearby, ["a.md"]),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn of_many_names_the_most_alike_come_first() {
+    let many: Vec<String> = (0..20).map(|number| format!("file{number:02}")).chain(["src".to_owned()]).collect();
+    let root = Root::new(&many.iter().map(|name| (name.as_str(), 0o644)).collect::<Vec<_>>());
+    match root.collect(&[item("srcs", "/x")]) {
+        Err(CollectError::Missing { nearby, .. }) => {
+            assert_eq!((nearby[0].as_str(), nearby.last().unwrap().as_str()), ("src", "and 13 more"));
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

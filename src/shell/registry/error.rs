@@ -116,6 +116,11 @@ impl RegistryError {
         match error {
             NetError::AddressRefused(source) => Self::AddressRefused { what, source },
             NetError::Settings(problem) => Self::Invalid { what, problem },
+            error if error.is_plain_answer() => {
+                let problem = "the registry answers in plain http: say so, with plainHttp: true for its host among the \
+                               operator's registries or in the --registries-file";
+                Self::Invalid { what, problem: problem.into() }
+            }
             error @ (NetError::Timeout { .. } | NetError::Transport { .. }) => {
                 Self::Unavailable { what, problem: "no answer".into(), retry_after: None, source: Some(error) }
             }

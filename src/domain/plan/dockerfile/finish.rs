@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use crate::{
     api::v1alpha1::{EnvVar, PodSecurity, Stage},
     domain::{
-        dockerfile::{Located, Position, Problem, lint},
+        dockerfile::{Located, Position, Problem},
         image::ImageConfig,
         plan::{
             Account, DEFAULT_TIMEOUT, LayerPlan, OutputReference, Plan, StagePlan, WRITABLE,
@@ -20,6 +20,7 @@ use crate::{
 
 use super::{
     DockerfileError, OpenDockerfile,
+    doubts::doubts,
     graph::Origin,
     mount,
     names::{names, names_of, owner_of},
@@ -80,7 +81,7 @@ pub(super) fn plan(
         stages: stages.into_iter().map(|(_, stage)| stage).collect(),
         layers,
         image,
-        warnings: without_shell(open),
+        warnings: doubts(open, built),
     })
 }
 
@@ -98,15 +99,6 @@ fn not_minimal(target: &Built) -> Vec<Problem> {
         Problem::new(at, line, if index == 0 { advice } else { "another RUN in this stage" })
     });
     problems.take(5).collect()
-}
-
-/// Commands of the image that nothing in it can read.
-fn without_shell(open: &OpenDockerfile<'_>) -> Vec<String> {
-    let Some(stage) = open.dockerfile.stages.get(open.graph.target) else { return Vec::new() };
-    let lines: Vec<_> = stage.instructions.iter().map(|instruction| instruction.at).collect();
-    let warnings = lint::lint(&open.dockerfile).into_iter();
-    let meant = warnings.filter(|warning| warning.rule == lint::WITHOUT_SHELL && lines.contains(&warning.problem.at));
-    meant.map(|warning| warning.problem.in_file(&open.name)).collect()
 }
 
 fn skipped(open: &OpenDockerfile<'_>) -> Vec<String> {

@@ -1,6 +1,7 @@
 //! A Dockerfile as a plan: read it, say which images it names, and turn its stages into those that `spec.stages` would give.
 
 mod copy;
+mod doubts;
 mod finish;
 mod graph;
 mod mount;

@@ -12,6 +12,7 @@ use crate::domain::{
 };
 
 use super::{
+    doubts,
     graph::{self, Origin},
     stage::{Action, Work, rooted},
 };
@@ -114,6 +115,10 @@ impl Work<'_> {
         let Some(index) = self.open.plan.spec.secrets.iter().position(|secret| secret.id == id) else {
             if required {
                 self.problem(flag.at, id, format!("spec.dockerfile.secrets has no secret with the id `{id}`"));
+            } else {
+                let message = format!("no secret with the id `{id}` is given, the RUN does without");
+                let problem = doubts::without_secret(self.open, Problem::new(flag.at, id, message), id);
+                self.built.without_secret.push(problem);
             }
             return None;
         };

@@ -16,7 +16,7 @@ use super::DockerfilePlan;
 /// Where programs are looked for when an image does not say (BuildKit sets it in every image).
 pub(super) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Build arguments that need no ARG, as in Docker.
-const PREDEFINED: [&str; 10] = [
+pub(super) const PREDEFINED: [&str; 10] = [
     "HTTP_PROXY",
     "http_proxy",
     "HTTPS_PROXY",

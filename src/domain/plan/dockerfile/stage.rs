@@ -48,6 +48,8 @@ pub(super) struct Built {
     shell: Vec<String>,
     /// The spec's secrets that it uses, by their place in its list.
     pub secrets: BTreeSet<usize>,
+    /// Its RUNs that do without a secret which nobody has given.
+    pub without_secret: Vec<Problem>,
     /// Names of the caches that it mounts.
     pub caches: Vec<String>,
     /// Directories that are known to be there.
@@ -108,7 +110,10 @@ pub(super) fn build(
                 (Built::on(Some(reference.clone()), config), &config.on_build[..])
             }
             From::Stage(earlier) => match done.get(earlier) {
-                Some(parent) => (Built { scope: parent.scope.inherited(), ..parent.clone() }, &[][..]),
+                Some(parent) => {
+                    let scope = parent.scope.inherited();
+                    (Built { scope, without_secret: Vec::new(), ..parent.clone() }, &[][..])
+                }
                 None => continue,
             },
         };
@@ -145,6 +150,7 @@ impl Built {
             directory: directory.clone(),
             user: config.user.clone(),
             secrets: BTreeSet::new(),
+            without_secret: Vec::new(),
             caches: Vec::new(),
             bytes: 0,
             shell: config.shell.clone().unwrap_or_else(|| ["/bin/sh", "-c"].map(str::to_owned).to_vec()),

@@ -536,6 +536,23 @@ fn of_an_argument_and_a_variable_the_later_one_holds() {
 }
 
 #[test]
+fn what_is_given_and_not_taken_or_wanted_and_not_given_is_doubtful() {
+    let text = "ARG BASE=golang\nFROM $BASE:1.26 AS build\nARG VERSION\nRUN --mount=type=secret,id=token make\n\
+                FROM build AS again\nFROM scratch\nCOPY --from=again /x /x\nCOPY --from=build /x /y\n";
+    let args = json!([{"name": "BASE", "value": "golang"}, {"name": "VERSIN", "value": "1"}, {"name": "NO_PROXY", "value": "*"}]);
+    let secrets = json!([{"id": "tokn", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]);
+    let plan = try_plan(&draft(json!({"args": args, "secrets": secrets})), &[("Dockerfile", text)]).unwrap();
+    assert_eq!(
+        plan.warnings,
+        [
+            "Dockerfile: no ARG takes the build argument VERSIN, did you mean VERSION?",
+            "Dockerfile:4:13: no secret with the id `token` is given, the RUN does without, did you mean tokn?",
+            "Dockerfile: no RUN that is needed mounts the secret tokn",
+        ]
+    );
+}
+
+#[test]
 fn caches_are_found_by_their_ids_in_every_stage_of_one_resource() {
     let text = "FROM golang:1.26 AS a\nRUN --mount=type=cache,target=/x --mount=type=cache,id=both,target=/y one\n\
                 FROM golang:1.26 AS b\nRUN --mount=type=cache,id=both,target=/z --mount=type=cache,id=/x,target=/w two\n\
