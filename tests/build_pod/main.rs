@@ -265,7 +265,7 @@ async fn the_stage_source_needs_no_build_container() {
     assert_eq!(names, [("srv/".to_owned(), 0o755), ("srv/a.txt".to_owned(), 0o644)]);
     task.recipe.outputs = vec![output("absent", "/srv/")];
     let (code, message) = Pod::new().agent(&task, &memory).await;
-    assert_eq!((code, message.failure.unwrap().reason), (1, FailureReason::ArtifactPathMissing));
+    assert_eq!((code, message.failure.unwrap().reason), (1, FailureReason::SourceInvalid));
 }
 
 #[tokio::test]
