@@ -41,6 +41,7 @@ use crate::{
 const LAST_REQUESTS: Duration = Duration::from_secs(8);
 /// Of all archives of a stage's caches: each of a few may be as large as one can be.
 const CACHE_BYTES: u64 = 4 * MOST_BYTES;
+const NO_CACHE: SocketError = SocketError::Unexpected("a cache that the stage does not have");
 
 /// Where the agent works.
 #[derive(Debug, Clone)]
@@ -228,8 +229,6 @@ async fn run_steps<B: Backend>(
         }
     }
 }
-
-const NO_CACHE: SocketError = SocketError::Unexpected("a cache that the stage does not have");
 
 fn cache_key(task: &StageTask, index: u32) -> Option<Key> {
     task.caches.get(usize::try_from(index).ok()?).copied()

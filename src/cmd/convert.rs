@@ -17,8 +17,7 @@ use crate::{
         convert::{Conversion, https_address},
         dockerfile::{Dockerfile, Problem, parse},
         image::RuntimeConfig,
-        plan::Draft,
-        recipe::Step,
+        plan::{Draft, StagePlan},
         resource_file,
         value::Reference,
     },
@@ -61,8 +60,7 @@ fn resource(
     dockerfile: &Dockerfile,
     (file, context): (&str, &Path),
 ) -> anyhow::Result<String> {
-    let copies = |step: &Step| matches!(step, Step::CopySource { .. });
-    let needed = planned.plan.stages.iter().any(|stage| stage.image.is_none() || stage.steps.iter().any(copies));
+    let needed = planned.plan.stages.iter().any(StagePlan::uses_source);
     let conversion = Conversion {
         plan: &planned.plan,
         dockerfile,

@@ -130,24 +130,26 @@ struct Descriptor {
 }
 
 impl ArtifactConfig {
-    /// What is known of layers without their reports.
-    #[must_use]
-    pub fn plain(layers: &[Layer]) -> Self {
-        let report = |layer: &Layer| OutputReport {
-            diff_id: layer.diff_id,
-            size: layer.size,
-            file_count: 0,
-            largest_files: Vec::new(),
-        };
-        Self { outputs: layers.iter().map(report).collect() }
-    }
-
     /// The config blob.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         // Strings, numbers and lists: cannot fail.
         serde_json::to_vec(self).unwrap_or_default()
     }
+}
+
+/// Config blob and manifest of an artifact of layers of which no more is known than what they say of themselves.
+#[must_use]
+pub fn of_layers(layers: &[Layer]) -> (Vec<u8>, Vec<u8>) {
+    let report = |layer: &Layer| OutputReport {
+        diff_id: layer.diff_id,
+        size: layer.size,
+        file_count: 0,
+        largest_files: Vec::new(),
+    };
+    let config = ArtifactConfig { outputs: layers.iter().map(report).collect() }.to_bytes();
+    let manifest = manifest(&config, layers);
+    (config, manifest)
 }
 
 /// The manifest of an artifact with this config blob and these layers: equal content gives equal bytes.

@@ -217,11 +217,8 @@ impl Plan {
     /// Whether anything that the stage is made from comes from the source.
     fn uses_source(&self, name: &str) -> bool {
         let Some(stage) = self.stages.iter().find(|stage| stage.name == name) else { return true };
-        let copies = |step: &Step| matches!(step, Step::CopySource { .. });
         // A stage copies from earlier ones only, so this ends.
-        stage.image.is_none()
-            || stage.steps.iter().any(copies)
-            || stage.inputs.iter().any(|input| self.uses_source(&input.stage))
+        stage.uses_source() || stage.inputs.iter().any(|input| self.uses_source(&input.stage))
     }
 }
 

@@ -10,7 +10,7 @@ use minimalimage::domain::{
 
 use crate::{
     sources,
-    support::{Memory, Outcome, Pod, output, shell, task},
+    support::{Memory, Outcome, Pod, mounting, output, shell, task},
 };
 
 const FILL: &str = "echo old >/c/deep/kept; touch -d @1000000000.5 /c/deep/kept";
@@ -19,12 +19,7 @@ const FILL: &str = "echo old >/c/deep/kept; touch -d @1000000000.5 /c/deep/kept"
 fn with_cache(pod: &Pod, path: &str, volume: bool, line: &str) -> Step {
     let mount = RunMount::Cache { path: path.parse().unwrap(), index: 0, volume, mode: 0o750, owner: Owner::default() };
     let line = line.replace("/c", pod.path("root").join(path.trim_start_matches('/')).to_str().unwrap());
-    match shell(&line) {
-        Step::Run { command, env, working_dir, .. } => {
-            Step::Run { command, env, working_dir, user: None, mounts: vec![mount], offline: false }
-        }
-        step => step,
-    }
+    mounting(mount, &line)
 }
 
 /// A stage that gives all of its container, with these steps.

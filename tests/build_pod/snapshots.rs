@@ -16,7 +16,7 @@ use minimalimage::{
 
 use crate::{
     copy_all, sources,
-    support::{Memory, Pod, output, shell, task},
+    support::{Memory, Pod, mounting, output, shell, task},
 };
 
 /// A stage that can be cut before its third step.
@@ -30,12 +30,7 @@ fn with_secret() -> Step {
     let path = "/run/secrets/token".parse().unwrap();
     let file = Some(SecretFile { path, mode: 0o400, owner: minimalimage::domain::recipe::Owner::default() });
     let secret = RunMount::Secret { variable: "TOKEN".into(), file, env: None };
-    match shell("true") {
-        Step::Run { command, env, working_dir, .. } => {
-            Step::Run { command, env, working_dir, user: None, mounts: vec![secret], offline: false }
-        }
-        step => step,
-    }
+    mounting(secret, "true")
 }
 
 #[tokio::test]

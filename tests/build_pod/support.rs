@@ -24,7 +24,7 @@ use minimalimage::{
     },
     domain::{
         artifact::{Artifact, Layer, config_of, parse},
-        recipe::{CopyItem, Destination, FORMAT, Key, Output, Owner, Parents, Recipe, Step},
+        recipe::{CopyItem, Destination, FORMAT, Key, Output, Owner, Parents, Recipe, RunMount, Step},
         snapshot::{Prefix, SnapshotTask},
         task::{AgentFailure, AgentMessage, FailureReason, Limits, Network, Origin, Places, SourceTask, StageTask},
         value::{Digest, Platform},
@@ -279,6 +279,15 @@ pub fn shell(line: &str) -> Step {
         mounts: Vec::new(),
         offline: false,
     }
+}
+
+/// Runs `line` with something that is there for it alone.
+pub fn mounting(mount: RunMount, line: &str) -> Step {
+    let mut step = shell(line);
+    if let Step::Run { mounts, .. } = &mut step {
+        mounts.push(mount);
+    }
+    step
 }
 
 pub fn output(source: &str, destination: &str) -> Output {

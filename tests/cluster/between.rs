@@ -66,6 +66,12 @@ pub(crate) async fn registry(hook: Hook) -> String {
     serve(address, Target::Registry { client, host }, hook).await.to_string()
 }
 
+/// The same with nothing done at writes. An operator can be told that it speaks plain http, the node's container runtime is not:
+/// nothing can be pulled from it.
+pub(crate) async fn registry_for_the_operator_alone() -> String {
+    registry(Arc::new(|_, _| Box::pin(std::future::ready(())))).await
+}
+
 async fn serve(address: IpAddr, target: Target, hook: Hook) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind((address, 0)).await.unwrap();
     let local = listener.local_addr().unwrap();

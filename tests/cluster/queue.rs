@@ -43,8 +43,7 @@ async fn a_queued_build_says_so_and_starts_when_the_one_before_it_ends_or_is_del
 #[tokio::test(flavor = "multi_thread")]
 async fn a_builder_that_only_the_operator_can_pull_is_reported_with_the_nodes_words() {
     let world = World::with_own_operator("pull").await;
-    // The operator is told that this one speaks plain http; the node's container runtime is not.
-    let registry = between::registry(std::sync::Arc::new(|_, _| Box::pin(std::future::ready(())))).await;
+    let registry = between::registry_for_the_operator_alone().await;
     let recipe = Recipe::new(&world).await.registry(&registry);
     let _operator = recipe.start();
     let mut spec = spec(&world, "app", "echo x > out");

@@ -96,30 +96,14 @@ async fn what_is_in_caches_of_the_registry_is_there_for_the_next_build_under_eac
         );
         json!({"podSecurity": "Baseline", "dockerfile": {"inline": text}, "destination": {"repository": world.repository("other")}})
     };
-    for build in ["one", "two", "three"] {
+    for (build, said, kept) in [("one", "", 2), ("two", "one\n", 4), ("three", "one\ntwo\n", 6)] {
         world.apply("app", stages(build)).await;
         world.apply("other", dockerfile(build)).await;
-        let said = match build {
-            "one" => "",
-            "two" => "one\n",
-            _ => "one\ntwo\n",
-        };
         for name in ["app", "other"] {
             let status = world.ready(name).await;
             assert_eq!(out(&status), said, "{name} {build}");
         }
-        world
-            .told(
-                "CachesKept",
-                if build == "one" {
-                    2
-                } else if build == "two" {
-                    4
-                } else {
-                    6
-                },
-            )
-            .await;
+        world.told("CachesKept", kept).await;
     }
 }
 

@@ -101,8 +101,7 @@ async fn a_snapshot_that_has_lost_a_layer_costs_no_pod() {
 async fn a_snapshot_that_a_node_cannot_pull_is_done_without() {
     let world = World::with_security("snapshot-pull", "baseline").await.on_its_own();
     let repository = committed("snapshot-pull");
-    // The operator is told that this one speaks plain http; the node's container runtime is not.
-    let registry = between::registry(std::sync::Arc::new(|_, _| Box::pin(std::future::ready(())))).await;
+    let registry = between::registry_for_the_operator_alone().await;
     let recipe = Recipe::new(&world).await.registry(&registry);
     let _operator = recipe.start();
     let mut spec = spec(&world, &repository);

@@ -60,12 +60,7 @@ async fn foreign_image(cache: &Cache, repository: &Repository, signer: &Signer, 
     let annotations = json!({"org.opencontainers.image.created": Timestamp::now().to_string()});
     let manifest = json!({"schemaVersion": 2, "mediaType": media_type::MANIFEST, "config": described, "layers": [],
         "annotations": annotations});
-    let manifest = Bytes::from(manifest.to_string());
-    let (digest, size) = (Digest::of(&manifest), manifest.len() as u64);
-    client.push_manifest(&repository.pinned(digest), media_type::MANIFEST, manifest).await.unwrap();
-    let key: Key = serde_json::from_value(json!(Digest::of(key.as_bytes()))).unwrap();
-    cache.record(signer, &key, digest, size).await.unwrap();
-    digest
+    push_recorded((cache, repository, signer), key, &manifest).await
 }
 
 /// Puts an artifact and its record into the repository; gives the artifact's digest.
@@ -81,9 +76,19 @@ async fn record(cache: &Cache, repository: &Repository, signer: &Signer, key: &s
         manifest.as_object_mut().unwrap().remove("artifactType");
         manifest["annotations"] = json!(Snapshot::annotations(None, Timestamp::now()));
     }
+    push_recorded((cache, repository, signer), key, &manifest).await
+}
+
+/// Puts a manifest into the repository, and a record that names it; gives its digest.
+async fn push_recorded(
+    (cache, repository, signer): (&Cache, &Repository, &Signer),
+    key: &str,
+    manifest: &Value,
+) -> Digest {
     let manifest = Bytes::from(manifest.to_string());
     let (digest, size) = (Digest::of(&manifest), manifest.len() as u64);
-    client.push_manifest(&repository.pinned(digest), media_type::MANIFEST, manifest).await.unwrap();
+    let pinned = repository.pinned(digest);
+    Machine::client().push_manifest(&pinned, media_type::MANIFEST, manifest).await.unwrap();
     let key: Key = serde_json::from_value(json!(Digest::of(key.as_bytes()))).unwrap();
     cache.record(signer, &key, digest, size).await.unwrap();
     digest

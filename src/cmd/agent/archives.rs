@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     domain::{
-        artifact::{ArtifactConfig, Layer, manifest},
+        artifact::{Layer, of_layers},
         intake::Allowance,
         task::{AgentFailure, Sent},
         value::Digest,
@@ -86,12 +86,11 @@ impl<'a, B: Backend> Archives<'a, B> {
     }
 
     /// Ties what was taken together; none when there is nothing, or it cannot be written.
-    pub async fn commit(&mut self) -> Option<Sent> {
+    pub async fn commit(self) -> Option<Sent> {
         if self.layers.is_empty() {
             return None;
         }
-        let config = ArtifactConfig::plain(&self.layers).to_bytes();
-        let manifest = manifest(&config, &self.layers);
+        let (config, manifest) = of_layers(&self.layers);
         let artifact = Digest::of(&manifest);
         let written = match self.backend.push_blob(config.into()).await {
             Ok(()) => self.backend.push_manifest(manifest.into()).await,
@@ -101,8 +100,7 @@ impl<'a, B: Backend> Archives<'a, B> {
             tracing::warn!(message = failure.message, "no {}", self.what);
             return None;
         }
-        self.layers.clear();
-        Some(Sent { artifact, numbers: std::mem::take(&mut self.numbers) })
+        Some(Sent { artifact, numbers: self.numbers })
     }
 }
 

@@ -30,7 +30,7 @@ use crate::{
         install::BINARY,
     },
     domain::{
-        artifact::{self, Artifact, ArtifactConfig, Layer},
+        artifact::{Artifact, Layer, of_layers},
         bundle::{Bind, TERMINATION_LOG, environment},
         environment::HOST_NAME,
         job,
@@ -174,9 +174,9 @@ impl StageJob {
 
     /// Layers that the store has, as an artifact.
     fn put_artifact(&self, layers: &[Layer]) -> anyhow::Result<Digest> {
-        let config = ArtifactConfig::plain(layers).to_bytes();
+        let (config, manifest) = of_layers(layers);
         self.world.store.write(&config)?;
-        Ok(self.world.store.write(&artifact::manifest(&config, layers))?)
+        Ok(self.world.store.write(&manifest)?)
     }
 
     /// The key without looking at files: where the source is a directory, that is only possible without it.

@@ -1,7 +1,7 @@
 //! Caches of stages in the cache repository: what agents have sent is put under the names that the next build looks for.
 
 use crate::domain::{
-    artifact::{ArtifactConfig, manifest},
+    artifact::of_layers,
     caches::KeepCaches,
     decide::Trouble,
     media_type,
@@ -20,9 +20,7 @@ impl Answers<'_> {
         let (mut bytes, mut recorded) = (0, Vec::new());
         for (key, layer) in keep.keys.iter().zip(artifact.layers) {
             bytes += layer.size;
-            let layers = [layer];
-            let config = ArtifactConfig::plain(&layers).to_bytes();
-            let manifest = manifest(&config, &layers);
+            let (config, manifest) = of_layers(&[layer]);
             let (digest, size) = (Digest::of(&manifest), manifest.len() as u64);
             client.push_bytes(repository, config.into()).await.map_err(failed)?;
             let pushed = client.push_manifest(&repository.pinned(digest), media_type::MANIFEST, manifest.into()).await;

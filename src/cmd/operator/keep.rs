@@ -6,12 +6,10 @@ use std::time::Duration;
 use kube::ResourceExt as _;
 
 use crate::{
-    api::{conditions::Reason, v1alpha1::MinimalImage},
+    api::v1alpha1::MinimalImage,
     domain::{
-        caches::KeepCaches,
-        decide::{Note, Trouble},
+        decide::{Kept, Note, Trouble},
         plan::Draft,
-        snapshot::Keep,
         value::Digest,
     },
     shell::queue::ImageId,
@@ -21,28 +19,6 @@ use super::answers::{Answers, World};
 
 /// How long one may take, its place in the line included: a registry that trickles keeps nobody else's for longer.
 const LONGEST: Duration = Duration::from_mins(20);
-
-/// One thing to keep.
-pub(super) enum Kept {
-    Snapshots(Keep),
-    Caches(KeepCaches),
-}
-
-impl Kept {
-    fn artifact(&self) -> Digest {
-        match self {
-            Self::Snapshots(keep) => keep.artifact,
-            Self::Caches(keep) => keep.artifact,
-        }
-    }
-
-    fn reason(&self) -> Reason {
-        match self {
-            Self::Snapshots(_) => Reason::SnapshotKept,
-            Self::Caches(_) => Reason::CachesKept,
-        }
-    }
-}
 
 /// Keeps it, unless that is done already.
 pub(super) async fn keep(world: &World, image: &MinimalImage, id: ImageId, kept: Kept) {

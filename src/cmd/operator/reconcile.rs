@@ -25,7 +25,7 @@ use crate::{
 
 use super::{
     answers::{Answers, World},
-    keep::{Kept, keep},
+    keep::keep,
 };
 
 /// A decision that still asks after so many rounds would ask for ever; a chain of 32 stages needs two a stage.
@@ -175,8 +175,7 @@ async fn apply(
     mut outcome: Outcome,
 ) -> Result<Action, PassError> {
     let world = &operator.world;
-    let snapshots = std::mem::take(&mut outcome.keep).into_iter().map(Kept::Snapshots);
-    for kept in snapshots.chain(std::mem::take(&mut outcome.keep_caches).into_iter().map(Kept::Caches)) {
+    for kept in std::mem::take(&mut outcome.keep) {
         let (operator, image, id) = (Arc::clone(operator), image.clone(), id.clone());
         tokio::spawn(async move { keep(&operator.world, &image, id, kept).await });
     }

@@ -14,7 +14,7 @@ use crate::{
     domain::{
         artifact::Artifact,
         plan::{SourceKind, StagePlan, inputs},
-        recipe::{Key, Recipe, Step},
+        recipe::{Key, Recipe},
         source::config_map_digest,
         value::{Digest, Reference},
     },
@@ -203,9 +203,7 @@ impl Walk<'_> {
 
     /// Whether what a stage may read of the source is at another revision than it was.
     fn source_moved(&self, stage: &StagePlan) -> Option<String> {
-        let copies = |step: &Step| matches!(step, Step::CopySource { .. });
-        let uses_source = stage.image.is_none() || stage.steps.iter().any(copies);
-        let now = self.planned.pins.revision.as_ref().filter(|_| uses_source)?;
+        let now = self.planned.pins.revision.as_ref().filter(|_| stage.uses_source())?;
         let then = self.status.last_build.as_ref()?.revision.as_ref().filter(|then| *then != now)?;
         Some(format!("source is at {}, was at {}", short(now), short(then)))
     }

@@ -25,8 +25,16 @@ use crate::{
 pub struct Caches {
     root: PathBuf,
     known: BTreeMap<usize, Known>,
-    /// Those of the running process, with the places where it sees them.
-    mounted: Vec<(usize, PathBuf)>,
+    /// Those of the running process.
+    mounted: Vec<Mounted>,
+}
+
+/// One that the running process sees.
+struct Mounted {
+    index: usize,
+    full: PathBuf,
+    /// Whether a volume is there.
+    volume: bool,
 }
 
 /// One cache.
@@ -45,9 +53,14 @@ impl Caches {
         Self { root: root.to_owned(), known: BTreeMap::new(), mounted: Vec::new() }
     }
 
-    /// Puts a cache into the empty directory `full`. Fails only with the connection.
-    pub fn bring(&mut self, index: usize, full: &Path, channel: &mut Channel) -> Result<(), SocketError> {
-        if self.mounted.iter().any(|(mounted, _)| *mounted == index) {
+    /// Puts a cache into the empty directory `full`, or finds it in the volume there. Fails only with the connection.
+    pub fn bring(
+        &mut self,
+        index: usize,
+        (full, volume): (&Path, bool),
+        channel: &mut Channel,
+    ) -> Result<(), SocketError> {
+        if self.mounted.iter().any(|mounted| mounted.index == index) {
             // The same one at two places: only mount(2) could do that.
             return Ok(());
         }
@@ -68,17 +81,14 @@ impl Caches {
             }
             self.known.insert(index, Known { path, place: full.to_owned(), before, brought: all.bytes });
         }
-        self.mounted.push((index, full.to_owned()));
+        self.mounted.push(Mounted { index, full: full.to_owned(), volume });
         Ok(())
     }
 
     /// Takes the process' caches out of the way, those that lie in others first. A volume's stays where it is.
-    pub fn leave(&mut self, is_volume: impl Fn(usize) -> bool) {
-        for (index, full) in std::mem::take(&mut self.mounted).into_iter().rev() {
+    pub fn leave(&mut self) {
+        for Mounted { index, full, .. } in self.mounted.drain(..).rev().filter(|mounted| !mounted.volume) {
             let Some(known) = self.known.get_mut(&index) else { continue };
-            if is_volume(index) {
-                continue;
-            }
             match told(&known.path, put_aside(&self.root, &full, index)) {
                 Some(place) => known.place = place,
                 None => drop(self.known.remove(&index)),

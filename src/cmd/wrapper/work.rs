@@ -107,7 +107,7 @@ impl<'a> Work<'a> {
             Err(message) => return Ok(Err(refused(message))),
         };
         let done = self.run(index, step, variables)?;
-        Ok(done.and_then(|()| self.leave(mounts).map_err(refused)))
+        Ok(done.and_then(|()| self.leave().map_err(refused)))
     }
 
     /// Makes what a process has for itself alone; gives the variables of that, or what cannot be made.
@@ -118,9 +118,9 @@ impl<'a> Work<'a> {
                 Ok(variable) => variables.extend(variable),
                 Err(message) => return Ok(Err(message)),
             }
-            if let RunMount::Cache { path, index, .. } = mount {
+            if let RunMount::Cache { path, index, volume, .. } = mount {
                 match resolve(self.root, path.relative().as_ref(), Last::Follow) {
-                    Ok(full) => self.caches.bring(*index, &full, self.channel)?,
+                    Ok(full) => self.caches.bring(*index, (&full, *volume), self.channel)?,
                     Err(error) => return Ok(Err(format!("failed to find {path}: {error}"))),
                 }
             }
@@ -129,9 +129,8 @@ impl<'a> Work<'a> {
     }
 
     /// Takes it away again.
-    fn leave(&mut self, mounts: &[RunMount]) -> Result<(), String> {
-        let is_volume = |mount: &RunMount, cache: usize| matches!(mount, RunMount::Cache { index, volume: true, .. } if *index == cache);
-        self.caches.leave(|cache| mounts.iter().any(|mount| is_volume(mount, cache)));
+    fn leave(&mut self) -> Result<(), String> {
+        self.caches.leave();
         self.transient.leave().map_err(|error| format!("failed to take a step's mounts away: {error}"))
     }
 

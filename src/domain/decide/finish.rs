@@ -161,7 +161,6 @@ impl Pass<'_> {
         let rest = Outcome {
             events: events.collect(),
             keep: stages.keep,
-            keep_caches: stages.keep_caches,
             start: stages.start,
             requeue: stages.retry.or(look_again.then_some(LOOK_AGAIN)),
             place,
@@ -330,8 +329,7 @@ impl Pass<'_> {
 impl Outcome {
     /// An outcome that deletes, and keeps what agents have sent.
     fn keeping(stages: &Stages, delete: Vec<JobFact>) -> Self {
-        let (keep, keep_caches) = (stages.keep.clone(), stages.keep_caches.clone());
-        Self { keep, keep_caches, ..Self::deleting(delete) }
+        Self { keep: stages.keep.clone(), ..Self::deleting(delete) }
     }
 
     /// An outcome that only deletes.
@@ -341,7 +339,6 @@ impl Outcome {
             start: Vec::new(),
             delete: delete.into_iter().filter(|job| !job.deleting).collect(),
             keep: Vec::new(),
-            keep_caches: Vec::new(),
             events: Vec::new(),
             requeue: None,
             place: Place::None,

@@ -182,6 +182,35 @@ pub struct Facts {
     pub refused: Option<Trouble>,
 }
 
+/// What an agent has sent beside its artifact.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kept {
+    /// Of the stage's first steps.
+    Snapshots(Keep),
+    /// Of its caches.
+    Caches(KeepCaches),
+}
+
+impl Kept {
+    /// The artifact that has the layers.
+    #[must_use]
+    pub fn artifact(&self) -> Digest {
+        match self {
+            Self::Snapshots(keep) => keep.artifact,
+            Self::Caches(keep) => keep.artifact,
+        }
+    }
+
+    /// What Events of it say.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Snapshots(_) => Reason::SnapshotKept,
+            Self::Caches(_) => Reason::CachesKept,
+        }
+    }
+}
+
 /// All that a pass does.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
@@ -191,10 +220,8 @@ pub struct Outcome {
     pub start: Vec<StageRun>,
     /// Jobs to delete.
     pub delete: Vec<JobFact>,
-    /// Snapshots to keep. Nothing waits for that, and it may be done twice.
-    pub keep: Vec<Keep>,
-    /// Caches to keep. Nothing waits for that, and it may be done twice.
-    pub keep_caches: Vec<KeepCaches>,
+    /// What agents have sent beside artifacts. Nothing waits for it to be kept, and that may be done twice.
+    pub keep: Vec<Kept>,
     /// Events to record.
     pub events: Vec<Note>,
     /// When to look again without a cause.

@@ -13,7 +13,7 @@ use crate::{
 };
 
 use super::{
-    Question,
+    Kept, Question,
     stages::{Startable, Walk},
 };
 
@@ -50,14 +50,14 @@ impl Walk<'_> {
         else {
             return;
         };
-        self.stages.keep.push(Keep {
+        self.stages.keep.push(Kept::Snapshots(Keep {
             stage: job.stage.clone(),
             builder: reference.repository().pinned(digest),
             below: job.snapshot,
             artifact: made.artifact,
             made: job.finished,
             layers: recipe.kept(&made.numbers, &job.prefixes),
-        });
+        }));
     }
 
     /// The next try goes without; nothing of the user's ran yet.

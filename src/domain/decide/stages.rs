@@ -19,14 +19,13 @@ use crate::{
         plan::{LayerPlan, OutputReference, Pins, Plan, StagePlan, TIMEOUT_ADVICE},
         recipe::{Key, Recipe},
         settings::backoff,
-        snapshot::Keep,
         task::{AgentMessage, SourceTask, StageTask},
         value::Reference,
     },
 };
 
 use super::{
-    Asked, Pass, Publication, PublicationLayer, Question, Slot, Trouble, pinned_digest,
+    Asked, Kept, Pass, Publication, PublicationLayer, Question, Slot, Trouble, pinned_digest,
     snapshots::{From, after},
 };
 
@@ -61,10 +60,8 @@ pub(super) struct Stages {
     pub waits: Vec<(Reason, String)>,
     /// When a stage that was interrupted is tried again.
     pub retry: Option<Duration>,
-    /// Snapshots that agents have made.
-    pub keep: Vec<Keep>,
-    /// Caches that agents have sent.
-    pub keep_caches: Vec<KeepCaches>,
+    /// What agents have sent beside artifacts.
+    pub keep: Vec<Kept>,
     /// Why a snapshot could not be started from.
     pub snapshot_failure: Option<String>,
     /// Whether Pods of this build may be doing something.
@@ -256,8 +253,8 @@ impl<'a> Walk<'a> {
         let (Some(sent), Some(stage)) = (&message.caches, stage) else { return };
         let known = self.cache_keys(stage);
         let keys = sent.numbers.iter().map(|index| known.get(*index).copied()).collect::<Option<Vec<_>>>();
-        let keep = |keys| KeepCaches { stage: job.stage.clone(), artifact: sent.artifact, keys };
-        self.stages.keep_caches.extend(keys.map(keep));
+        let keep = |keys| Kept::Caches(KeepCaches { stage: job.stage.clone(), artifact: sent.artifact, keys });
+        self.stages.keep.extend(keys.map(keep));
     }
 
     fn cache_keys(&self, stage: &StagePlan) -> Vec<Key> {

@@ -119,6 +119,14 @@ pub struct StagePlan {
     pub caches: Vec<String>,
 }
 
+impl StagePlan {
+    /// Whether it takes anything from the source by itself.
+    #[must_use]
+    pub fn uses_source(&self) -> bool {
+        self.image.is_none() || self.steps.iter().any(|step| matches!(step, Step::CopySource { .. }))
+    }
+}
+
 /// Who a build container runs as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Account {

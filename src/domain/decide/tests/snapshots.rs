@@ -169,13 +169,11 @@ fn what_agents_have_made_is_kept_of_a_stage_that_failed_too() {
         world.set_job(state);
         world.jobs[0].prefixes = vec![Prefix { step: 3, source: files("go.mod") }];
         world.jobs[0].snapshots = Some(Sent { artifact: Digest::of(b"made"), numbers: vec![3] });
-        let keep = world.one_pass().keep;
-        assert_eq!(
-            (keep[0].stage.as_str(), keep[0].below, keep[0].artifact),
-            ("build", Some(below), Digest::of(b"made"))
-        );
-        assert_eq!(keep[0].layers.len(), 1);
+        let outcome = world.one_pass();
+        let [Kept::Snapshots(keep)] = &outcome.keep[..] else { panic!("{:?}", outcome.keep) };
+        assert_eq!((keep.stage.as_str(), keep.below, keep.artifact), ("build", Some(below), Digest::of(b"made")));
+        assert_eq!(keep.layers.len(), 1);
         let keys = [recipe.snapshot_key(3, Some(files("go.mod"))), recipe.snapshot_key(3, None)];
-        assert_eq!((keep[0].layers[0].source, &keep[0].layers[0].keys[..]), (Some(files("go.mod")), &keys[..]));
+        assert_eq!((keep.layers[0].source, &keep.layers[0].keys[..]), (Some(files("go.mod")), &keys[..]));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::domain::dockerfile::{Problem, ast::Instruction, lint, parse::closest};
+use crate::domain::dockerfile::{ast::Instruction, lint, parse::closest};
 
 use super::{OpenDockerfile, scope::PREDEFINED, stage::Built};
 
@@ -47,12 +47,6 @@ fn unused_secrets(open: &OpenDockerfile<'_>, built: &BTreeMap<usize, Built>) -> 
     let ids = open.plan.spec.secrets.iter().map(|secret| secret.id.as_str()).enumerate();
     let unused = ids.filter(|(index, _)| !is_used(*index));
     unused.map(|(_, id)| format!("{}: no RUN that is needed mounts the secret {id}", open.name)).collect()
-}
-
-/// A RUN that does without a secret which nobody has given.
-pub(super) fn without_secret(open: &OpenDockerfile<'_>, problem: Problem, id: &str) -> Problem {
-    let given = open.plan.spec.secrets.iter().map(|secret| secret.id.as_str());
-    problem.suggesting(closest(id, given))
 }
 
 fn meant(name: &str, candidates: &[&str]) -> String {

@@ -5,6 +5,7 @@ use crate::domain::{
     dockerfile::{
         Located, Position, Problem,
         mount::{Mount, MountAttributes, MountFlag},
+        parse::closest,
     },
     environment::SECRET_VARIABLE,
     recipe::{CopyItem, Destination, Owner, RunMount, SecretFile},
@@ -12,7 +13,6 @@ use crate::domain::{
 };
 
 use super::{
-    doubts,
     graph::{self, Origin},
     stage::{Action, Work, rooted},
 };
@@ -117,7 +117,8 @@ impl Work<'_> {
                 self.problem(flag.at, id, format!("spec.dockerfile.secrets has no secret with the id `{id}`"));
             } else {
                 let message = format!("no secret with the id `{id}` is given, the RUN does without");
-                let problem = doubts::without_secret(self.open, Problem::new(flag.at, id, message), id);
+                let given = self.open.plan.spec.secrets.iter().map(|secret| secret.id.as_str());
+                let problem = Problem::new(flag.at, id, message).suggesting(closest(id, given));
                 self.built.without_secret.push(problem);
             }
             return None;
