@@ -93,7 +93,13 @@ async fn stage<B: Backend>(
     if let Some(origin) = &task.source {
         fs::create_dir_all(&source)
             .map_err(|error| internal(&format!("failed to make {}", source.display()), &error))?;
-        message.source_time = backend.fetch_source(origin, &source).await?;
+        let fetched = backend.fetch_source(origin, &source).await;
+        if task.recipe.remote.is_some() {
+            // The time of another repository's commit is not the source's.
+            fetched.map_err(|failure| task.places.at_any_source(failure))?;
+        } else {
+            message.source_time = fetched?;
+        }
     }
     let inputs = Inputs::prepare(&task.recipe, &task.places, &source).await?;
     message.source = inputs.digest();
@@ -123,7 +129,7 @@ async fn stage<B: Backend>(
     finish(task, settings, backend, channel, message).await
 }
 
-/// The stage `source`: the agent takes the outputs from what it fetched, through the same checks.
+/// The stage `source` and those of ADD: the agent takes the outputs from what it fetched, through the same checks.
 async fn without_wrapper<B: Backend>(
     task: &StageTask,
     settings: &AgentSettings,

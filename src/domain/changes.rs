@@ -46,6 +46,7 @@ pub fn changes(last: &StageInputs, now: &StageInputs, stages: &[String]) -> Vec<
         (old.env_from != new.env_from, "variables from Secrets or ConfigMaps changed"),
         (old.mounts != new.mounts, "caches changed"),
         (old.ignore != new.ignore, "ignore file changed"),
+        (old.remote != new.remote, "what it fetches changed"),
         (old.outputs != new.outputs, "what is copied out of it changed"),
         (old.format != new.format, "this version of minimalimage makes other artifacts"),
     ];
@@ -140,6 +141,7 @@ mod tests {
     fn stage() -> StageInputs {
         let copy = Step::CopySource { items: Vec::new(), owner: None, transient: false, names: None };
         let recipe = Recipe {
+            remote: None,
             format: FORMAT,
             platform: Platform::linux("amd64"),
             image: Some(Digest::of(b"builder")),

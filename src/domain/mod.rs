@@ -25,6 +25,7 @@ pub mod plan;
 pub mod prune;
 pub mod recipe;
 pub mod record;
+pub mod remote;
 pub mod resource_file;
 pub mod settings;
 pub mod snapshot;

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    remote::Remote,
     text::one_line,
     value::{Digest, ImagePath, Platform},
 };
@@ -20,7 +21,7 @@ pub struct Recipe {
     pub format: u32,
     /// What the stage builds for.
     pub platform: Platform,
-    /// Manifest digest of the builder image; none for the stage `source`, which has no build container.
+    /// Manifest digest of the builder image; none for the stage `source` and those of ADD, which have no build container.
     pub image: Option<Digest>,
     /// The user that the steps run as; none leaves it to the builder image or the platform.
     pub user: Option<u32>,
@@ -28,6 +29,9 @@ pub struct Recipe {
     pub env_from: Vec<String>,
     /// Where caches are mounted. Their contents are not part of the key, but what they hide of the image is.
     pub mounts: Vec<String>,
+    /// What its agent fetches in place of the source, and gives its outputs from; only of stages without a build container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<Remote>,
     /// What of the source is not seen: patterns of a `.dockerignore`, in their order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignore: Vec<String>,
@@ -327,7 +331,8 @@ impl Recipe {
     /// Whether any step or output reads the source; if not, its identity is not part of the key.
     #[must_use]
     pub fn uses_source(&self) -> bool {
-        self.image.is_none() || self.steps.iter().any(|step| matches!(step, Step::CopySource { .. }))
+        let whole = self.image.is_none() && self.remote.is_none();
+        whole || self.steps.iter().any(|step| matches!(step, Step::CopySource { .. }))
     }
 
     /// A key of some kind; what the source is counts where a step reads it.
@@ -385,6 +390,7 @@ mod tests {
             user: Some(65532),
             env_from: vec!["TOKEN".into()],
             mounts: vec!["/cache".into()],
+            remote: None,
             ignore: vec!["*.md".into()],
             inputs: vec![Digest::of(b"input")],
             steps: vec![
@@ -417,7 +423,7 @@ mod tests {
 
     #[test]
     fn every_input_changes_the_key() {
-        let changes: [(&str, fn(&mut Recipe)); 18] = [
+        let changes: [(&str, fn(&mut Recipe)); 19] = [
             ("format", |r| r.format += 1),
             ("platform", |r| r.platform = Platform::linux("arm64")),
             ("image", |r| r.image = Some(Digest::of(b"other"))),
@@ -425,6 +431,10 @@ mod tests {
             ("env_from", |r| r.env_from.clear()),
             ("mounts", |r| r.mounts.clear()),
             ("ignore", |r| r.ignore.clear()),
+            ("remote", |r| {
+                let (url, digest) = ("https://example.com/a".into(), Digest::of(b"a"));
+                r.remote = Some(Remote::File { url, digest, name: "a".into() });
+            }),
             ("step user", |r| {
                 if let Some(Step::Run { user, .. }) = r.steps.last_mut() {
                     *user = Some("app".into());

@@ -87,6 +87,12 @@ impl Places {
         failure.at(step.and_then(|step| self.steps.get(step)))
     }
 
+    /// A failure with the place of a copy out of the stage in front.
+    #[must_use]
+    pub fn at_any_source(&self, failure: AgentFailure) -> AgentFailure {
+        failure.at(self.sources.values().next())
+    }
+
     /// A failure with the place of the copy that takes `source` in front.
     #[must_use]
     pub fn at_source(&self, source: &str, failure: AgentFailure) -> AgentFailure {
@@ -129,6 +135,15 @@ pub enum Origin {
         strip_components: u32,
         /// As for Git.
         credential_host: Option<String>,
+    },
+    /// One file over http(s), taken as it is. Credentials are sent to nobody.
+    File {
+        /// Where it is.
+        url: String,
+        /// What it must hash to.
+        digest: Digest,
+        /// What it is called in the source.
+        name: String,
     },
     /// The keys of a ConfigMap, mounted at [`SOURCE_CONFIG_MAP_DIR`].
     ConfigMap {

@@ -296,6 +296,7 @@ pub fn output(source: &str, destination: &str) -> Output {
 
 pub fn task(steps: Vec<Step>, outputs: Vec<Output>) -> StageTask {
     let recipe = Recipe {
+        remote: None,
         format: FORMAT,
         platform: Platform::linux("amd64"),
         image: Some(Digest::of(b"builder")),

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers that fail fail their test")]
 
+mod add;
 mod builds;
 mod converts;
 #[path = "../support/distribution.rs"]
@@ -9,6 +10,8 @@ mod distribution;
 mod dockerfiles;
 mod isolation;
 mod plans;
+#[path = "../support/server.rs"]
+mod server;
 mod snapshots;
 mod stores;
 mod support;

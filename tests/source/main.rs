@@ -10,6 +10,7 @@
 mod archive;
 mod files;
 mod git;
+#[path = "../support/server.rs"]
 mod server;
 
 use std::{collections::BTreeMap, os::unix::fs::PermissionsExt, path::Path, time::Duration};

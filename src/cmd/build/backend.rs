@@ -71,6 +71,12 @@ impl Backend for Local {
     type Upload = StoreUpload;
 
     async fn fetch_source(&self, source: &SourceTask, into: &Path) -> Result<Option<i64>, AgentFailure> {
+        if self.stage.recipe.remote.is_some() {
+            let room = into.with_file_name("download");
+            fs::create_dir(&room).map_err(|error| internal(&format!("failed to make {}", room.display()), &error))?;
+            self.world.download(source, into, &room).await?;
+            return Ok(None);
+        }
         let from = self.world.source(source).await?;
         // The agent reads through the link; nothing is copied.
         let linked = fs::remove_dir(into).and_then(|()| symlink(&from, into));
@@ -139,27 +145,34 @@ impl World {
 
     async fn fetch_source(&self, source: &SourceTask) -> Result<PathBuf, AgentFailure> {
         let failed = |error: &dyn std::fmt::Display| AgentFailure::new(FailureReason::Internal, error.to_string());
-        let http = self.http().await.map_err(|error| failed(&error))?;
         let work = self.store.run_directory().map_err(|error| stored(&error))?;
         let [into, download] = ["source", "download"].map(|name| work.path().join(name));
         for path in [&into, &download] {
             fs::create_dir(path).map_err(|error| failed(&error))?;
         }
+        self.download(source, &into, &download).await?;
+        self.keep(work);
+        Ok(into)
+    }
+
+    /// Fetches into the empty directory `into`, with `room` for what is downloaded.
+    async fn download(&self, source: &SourceTask, into: &Path, room: &Path) -> Result<(), AgentFailure> {
+        let http = self.http().await;
+        let http = http.map_err(|error| AgentFailure::new(FailureReason::Internal, error.to_string()))?;
         let limits = Limits::default();
         let environment = FetchEnvironment {
             http: &http,
             // There are no Secrets here: what wants a login is checked out by its user and given as CONTEXT.
-            secret_dir: &download,
-            config_map_dir: &download,
-            work_dir: &download,
+            secret_dir: room,
+            config_map_dir: room,
+            work_dir: room,
             limits: &limits,
             time: FETCH_TIME,
         };
-        let fetched = fetch(source, &environment, &into).await;
+        let fetched = fetch(source, &environment, into).await;
         let fetched = fetched.map_err(|error| AgentFailure::new(error.reason(), chain(&error)))?;
         fetched.warnings.iter().for_each(|warning| self.progress.warn(warning));
-        self.keep(work);
-        Ok(into)
+        Ok(())
     }
 }
 

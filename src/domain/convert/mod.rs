@@ -55,6 +55,10 @@ impl Conversion<'_> {
         let stages = self.plan.stages.iter().filter(|stage| stage.image.is_some());
         let stages: Vec<Value> = stages.map(|stage| stage::convert(self, stage, &mut problems)).collect();
         let image = image::convert(self, &mut problems);
+        if self.plan.stages.iter().any(|stage| stage.remote.is_some()) {
+            let message = "stages have no ADD of an address: download it in a RUN and check its digest there";
+            problems.push(Problem::new(self.place(None, "ADD"), "ADD", message));
+        }
         if !problems.is_empty() {
             return Err(problems);
         }

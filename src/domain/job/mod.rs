@@ -14,6 +14,7 @@ use super::{
     artifact::Layer,
     plan::StagePlan,
     recipe::{Key, Recipe},
+    remote::Remote,
     settings::Settings,
     snapshot::{SnapshotTask, Start},
     task::{AGENT_CONTAINER, BUILD_CONTAINER, SourceTask, StageTask},
@@ -92,7 +93,7 @@ pub fn task(
     settings: &Settings,
 ) -> StageTask {
     StageTask {
-        source: source.filter(|_| recipe.uses_source()),
+        source: recipe.remote.as_ref().map(Remote::task).or_else(|| source.filter(|_| recipe.uses_source())),
         recipe,
         inputs,
         cache: cache.clone(),

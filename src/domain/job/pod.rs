@@ -105,7 +105,7 @@ impl Context<'_> {
         let task = serde_json::to_string(&self.run.task).unwrap_or_default().replace('$', "\\u0024");
         let env = self.settings.proxy.clone().into_iter().chain([(TASK_VARIABLE.to_owned(), task)]);
         let mut mounts = vec![mount("shared", SHARED_DIR, false), mount("work", AGENT_WORK_DIR, false)];
-        if self.run.task.source.is_some() {
+        if self.run.task.recipe.uses_source() {
             mounts.extend(self.refs.source_secret.iter().map(|_| mount("source-secret", SOURCE_SECRET_DIR, true)));
             mounts.extend(self.refs.source_config_map.iter().map(|_| mount("source", SOURCE_CONFIG_MAP_DIR, true)));
         }
@@ -191,7 +191,7 @@ impl Context<'_> {
         if self.stage.image.is_some() && self.restricted() {
             volumes.extend([empty("tmp", &scratch), empty("home", &scratch)]);
         }
-        if self.run.task.source.is_some() {
+        if self.run.task.recipe.uses_source() {
             volumes.extend(self.refs.source_secret.iter().map(|secret| secret_volume("source-secret", secret, None)));
             volumes.extend(self.refs.source_config_map.iter().map(|name| Volume {
                 name: "source".into(),

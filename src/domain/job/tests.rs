@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::domain::plan::{Draft, Pins};
+use crate::domain::plan::{Draft, Pins, Plan};
 
 fn rendered(change: impl FnOnce(&mut Value), settings: &Settings) -> Value {
     rendered_from(None, change, settings)
@@ -20,7 +20,10 @@ fn rendered_from(start: Option<Start>, change: impl FnOnce(&mut Value), settings
     });
     change(&mut spec);
     let plan = Draft::new(&serde_json::from_value(spec).unwrap()).unwrap().complete().unwrap();
-    let stage = &plan.stages[0];
+    rendered_stage(&plan, &plan.stages[0], start, settings)
+}
+
+fn rendered_stage(plan: &Plan, stage: &StagePlan, start: Option<Start>, settings: &Settings) -> Value {
     let pins = Pins {
         images: plan.images().into_iter().map(|image| (image.clone(), Digest::of(b"builder"))).collect(),
         revision: Some("c".into()),
@@ -82,6 +85,25 @@ fn credentials_are_mounted_in_the_agent_alone() {
     let names: Vec<_> =
         container(&job, "build")["env"].as_array().unwrap().iter().map(|env| env["name"].clone()).collect();
     assert_eq!(names, ["HOME", "TOKEN"]);
+}
+
+#[test]
+fn what_add_fetches_gets_no_credential_of_the_source() {
+    let spec = json!({
+        "source": {"git": {"url": "https://git.example.com/app", "secretRef": {"name": "git-login"}}},
+        "stages": [{"name": "add-1", "image": "x"}],
+        "image": {"copy": [{"from": "add-1", "source": "/a", "destination": "/a"}]},
+        "destination": {"repository": "registry.example.com/app"}
+    });
+    let plan = Draft::new(&serde_json::from_value(spec).unwrap()).unwrap().complete().unwrap();
+    let remote = Remote::File { url: "https://example.com/a".into(), digest: Digest::of(b""), name: "a".into() };
+    let stage = StagePlan { image: None, remote: Some(remote), steps: Vec::new(), ..plan.stages[0].clone() };
+    let job = rendered_stage(&plan, &stage, None, &Settings::default());
+    assert_eq!(mounts(container(&job, "agent")), ["shared", "work", "registry-secret"]);
+    let task = container(&job, "agent")["env"][0]["value"].as_str().unwrap();
+    let task: StageTask = serde_json::from_str(task).unwrap();
+    assert_eq!(task.source.unwrap().origin, stage.remote.unwrap().task().origin);
+    assert_eq!(job["spec"]["template"]["spec"]["containers"].as_array().unwrap().len(), 1);
 }
 
 #[test]

@@ -12,12 +12,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::v1alpha1::{DockerfileSpec, ImageSpec, MinimalImageSpec, PodSecurity, Stage};
 
-use stages::{DEFAULT_TIMEOUT, source_stage};
+use stages::{DEFAULT_TIMEOUT, source_stage, without_container};
 
 use super::{
     artifact::Artifact,
     image::ImageConfig,
     recipe::{FORMAT, Output, Owner, Recipe, Step, TextFile},
+    remote::Remote,
     snapshot::Keeping,
     task::Places,
     value::{Digest, ImagePath, Platform, Reference, Repository},
@@ -95,10 +96,12 @@ pub enum Draft {
 /// One stage.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StagePlan {
-    /// Its name; [`SOURCE_STAGE`] for the one without a builder image.
+    /// Its name; [`SOURCE_STAGE`] for the one that gives files of the source.
     pub name: String,
     /// Its builder image.
     pub image: Option<Reference>,
+    /// What it gives its outputs from in place of the source, where it has no builder image.
+    pub remote: Option<Remote>,
     /// What is done.
     pub steps: Vec<Step>,
     /// The layers that `Step::CopyArtifact` names by index: a stage's output.
@@ -123,7 +126,8 @@ impl StagePlan {
     /// Whether it takes anything from the source by itself.
     #[must_use]
     pub fn uses_source(&self) -> bool {
-        self.image.is_none() || self.steps.iter().any(|step| matches!(step, Step::CopySource { .. }))
+        let whole = self.image.is_none() && self.remote.is_none();
+        whole || self.steps.iter().any(|step| matches!(step, Step::CopySource { .. }))
     }
 }
 
@@ -326,6 +330,7 @@ impl Plan {
             user: stage.image.is_some().then(|| stage.account.user()).flatten(),
             env_from,
             mounts: claims.map(|(cache, _)| cache.path.clone()).collect(),
+            remote: stage.remote.clone(),
             ignore: stage.ignore.clone(),
             inputs,
             steps: stage.steps.clone(),

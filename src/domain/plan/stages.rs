@@ -234,6 +234,7 @@ fn finish(draft: &Draft, account: Account, mut add: impl FnMut(&Group) -> Output
     StagePlan {
         name: draft.stage.name.clone(),
         image: Some(draft.image.clone()),
+        remote: None,
         steps,
         inputs,
         outputs: Vec::new(),
@@ -258,13 +259,19 @@ fn command(stage: &Stage) -> Vec<String> {
 
 /// The stage whose outputs the agent takes from the source by itself.
 pub(super) fn source_stage(account: Account, ignore: Vec<String>) -> StagePlan {
+    StagePlan { ignore, ..without_container(SOURCE_STAGE.to_owned(), account) }
+}
+
+/// A stage whose outputs the agent takes from what it fetches.
+pub(super) fn without_container(name: String, account: Account) -> StagePlan {
     StagePlan {
-        name: SOURCE_STAGE.to_owned(),
+        name,
         image: None,
+        remote: None,
         steps: Vec::new(),
         inputs: Vec::new(),
         outputs: Vec::new(),
-        ignore,
+        ignore: Vec::new(),
         account,
         settings: None,
         timeout: DEFAULT_TIMEOUT,

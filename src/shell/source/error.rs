@@ -133,7 +133,7 @@ pub enum SourceError {
     },
     /// The download is not what was declared.
     #[error(
-        "failed to verify {url}: expected {expected}, got {found}; set the source's digest if the change is intended"
+        "failed to verify {url}: expected {expected}, got {found}; declare the new digest if the change is intended"
     )]
     Digest {
         /// What was fetched.

@@ -1,6 +1,11 @@
 //! HTTP for sources: redirects by hand, credentials only to their server, patience and sizes bounded. And archives from it.
 
-use std::{io::Write as _, path::Path, time::Duration};
+use std::{
+    fs::File,
+    io::{Seek as _, Write as _},
+    path::Path,
+    time::Duration,
+};
 
 use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
@@ -9,10 +14,10 @@ use reqwest::{
     header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION},
 };
 
-use super::{FetchEnvironment, SourceError, unpack};
+use super::{FetchEnvironment, SourceError, unpack, writer::TreeWriter};
 use crate::domain::{
     archive::Selection,
-    source::{Purpose, ServerCredential, SourceUrl},
+    source::{Purpose, RelativePath, ServerCredential, SourceUrl},
     value::{Digest, DigestHasher},
 };
 use crate::shell::net::{Http, NetError};
@@ -120,7 +125,8 @@ impl Session<'_> {
             status @ (401 | 403 | 407) => {
                 let advice = match (self.credential, sent) {
                     (None, _) => {
-                        "it wants credentials or has nothing there: check the address, or give a Secret with its host"
+                        "it wants credentials or has nothing there: check the address, or give a Secret with its host to the source; \
+                         ADD sends none"
                     }
                     (Some(_), false) => "the credentials were not sent because they are for another host",
                     (Some(_), true) => "check that the credentials are valid and may read it",
@@ -184,6 +190,32 @@ pub(super) async fn fetch_archive(
     environment: &FetchEnvironment<'_>,
     into: &Path,
 ) -> Result<(), SourceError> {
+    let file = download(session, url, digest, environment).await?;
+    let (url, limits, into) = (url.clone(), environment.limits.clone(), into.to_owned());
+    super::blocking(move || unpack::unpack(&url, file, selection, &limits, &into)).await
+}
+
+/// Downloads a file, checks its digest, and only then puts it at `name` in `into`.
+pub(super) async fn fetch_file(
+    session: Session<'_>,
+    url: &SourceUrl,
+    digest: Digest,
+    name: &RelativePath,
+    environment: &FetchEnvironment<'_>,
+    into: &Path,
+) -> Result<(), SourceError> {
+    let mut file = download(session, url, digest, environment).await?;
+    let (limits, name, into) = (environment.limits.clone(), name.clone(), into.to_owned());
+    super::blocking(move || TreeWriter::new(&into, &limits)?.file(&name, false, &mut file)).await
+}
+
+/// What is at `url`, if it hashes to `digest`.
+async fn download(
+    session: Session<'_>,
+    url: &SourceUrl,
+    digest: Digest,
+    environment: &FetchEnvironment<'_>,
+) -> Result<File, SourceError> {
     let work_dir = environment.work_dir;
     let file_error = |source| SourceError::File { path: work_dir.to_owned(), source };
     let mut file = tempfile::tempfile_in(work_dir).map_err(file_error)?;
@@ -193,7 +225,7 @@ pub(super) async fn fetch_archive(
     while let Some(chunk) = answer.chunk().await? {
         hasher.update(&chunk);
         if hasher.count() > limit {
-            return Err(SourceError::TooLarge { limit, what: "bytes, still packed" });
+            return Err(SourceError::TooLarge { limit, what: "bytes" });
         }
         file.write_all(&chunk).map_err(file_error)?;
     }
@@ -201,6 +233,6 @@ pub(super) async fn fetch_archive(
     if found != digest {
         return Err(SourceError::Digest { url: url.clone(), expected: digest, found });
     }
-    let (url, limits, into) = (url.clone(), environment.limits.clone(), into.to_owned());
-    super::blocking(move || unpack::unpack(&url, file, selection, &limits, &into)).await
+    file.rewind().map_err(file_error)?;
+    Ok(file)
 }

@@ -87,6 +87,13 @@ pub async fn fetch(task: &SourceTask, environment: &FetchEnvironment<'_>, into: 
             let archive = http::fetch_archive(session, &url, *digest, selection, environment, into);
             within(environment.time, &url, archive).await.map(|()| Fetched::default())
         }
+        Origin::File { url, digest, name } => {
+            let url = SourceUrl::parse(url)?;
+            let name = RelativePath::default().join(name.as_bytes())?;
+            let session = Session { http: environment.http, credential: None, purpose: Purpose::Download };
+            let file = http::fetch_file(session, &url, *digest, &name, environment, into);
+            within(environment.time, &url, file).await.map(|()| Fetched::default())
+        }
         Origin::ConfigMap { digest } => {
             let selection = Selection::new(0, directory);
             config_map::fetch(environment.config_map_dir, *digest, selection, limits, into).map(|()| Fetched::default())

@@ -6,24 +6,29 @@ use crate::domain::{
         ast::{AddInstruction, CopyFiles, CopyInstruction, CopySource, Heredoc},
     },
     recipe::{CopyItem, Destination, Docker, Owner, TextFile},
+    remote::Remote,
     tree,
     value::ImagePath,
 };
 
 use super::{
     graph::{self, Origin},
+    remote::{self, Adding},
     stage::{Action, COPY_BYTES, Work, rooted},
 };
 
-/// What the flags of one instruction say of all its files.
-struct Flags {
+/// What one instruction says of all its files.
+struct Common {
     mode: Option<u32>,
     /// Numeric; none keeps the files' own.
     owner: Option<Owner>,
     /// By a name that only the container knows.
     named: Option<String>,
     exclude: Vec<String>,
-    docker: Docker,
+    parents: bool,
+    destination: Destination,
+    /// Only of ADD.
+    adding: Option<Adding>,
 }
 
 impl Work<'_> {
@@ -38,56 +43,90 @@ impl Work<'_> {
                 }
             }
         };
-        self.files(at, origin, (&copy.files, Docker::Copy));
+        self.files(at, &origin, &copy.files, None);
     }
 
     pub(super) fn add(&mut self, at: Position, add: &AddInstruction) {
-        for source in &add.files.sources {
-            let CopySource::Path(word) = &source.value else { continue };
-            let Some(text) = self.word(&Located::new(word.clone(), source.at)) else { continue };
-            let remote =
-                ["http://", "https://", "git@", "git://", "ssh://"].iter().any(|start| text.starts_with(start));
-            if remote {
-                let message = "ADD of an address is not supported: download it in a RUN of a builder stage and check its digest there";
-                self.problem(source.at, &text, message);
+        let checksum = match &add.checksum {
+            None => None,
+            Some(word) => {
+                let Some(checksum) = self.word(word) else { return };
+                if add.files.sources.len() != 1 {
+                    let message = "--checksum is for one source: give each an ADD of its own";
+                    return self.problem(word.at, word.value.raw(), message);
+                }
+                Some(checksum)
             }
-        }
-        let docker = if add.unpack == Some(false) { Docker::Copy } else { Docker::Add };
-        self.files(at, Origin::Context, (&add.files, docker));
+        };
+        let adding = Adding { checksum, keep_git_dir: add.keep_git_dir, unpack: add.unpack };
+        self.files(at, &Origin::Context, &add.files, Some(adding));
     }
 
-    fn files(&mut self, at: Position, origin: Origin, (files, docker): (&CopyFiles, Docker)) {
-        if origin == Origin::Context && self.open.plan.outline.source.is_none() && has_paths(files) {
-            return self.problem(at, "COPY", "there is no build context: give spec.source");
-        }
-        let from_context = origin == Origin::Context;
-        let (Some(flags), Some(destination)) = (self.flags(files, from_context), self.destination(files)) else {
-            return;
-        };
-        let flags = Flags { docker, ..flags };
-        let mut items = Vec::new();
+    fn files(&mut self, at: Position, origin: &Origin, files: &CopyFiles, adding: Option<Adding>) {
+        let own = matches!(origin, Origin::Stage(_) | Origin::Image(_));
+        let Some(common) = self.common(files, own, adding) else { return };
+        let mut copies: Vec<(Origin, Vec<CopyItem>)> = Vec::new();
         let mut texts = Vec::new();
         for source in &files.sources {
             match &source.value {
                 CopySource::Path(word) => {
                     let word = Located::new(word.clone(), source.at);
-                    items.extend(self.item(&origin, &word, files, &destination, &flags));
+                    let Some((from, item)) = self.source(origin, at, &word, &common) else { continue };
+                    match copies.last_mut().filter(|(last, _)| *last == from) {
+                        Some((_, items)) => items.push(item),
+                        None => copies.push((from, vec![item])),
+                    }
                 }
-                CopySource::Heredoc(heredoc) => texts.extend(self.text(heredoc, source.at, &destination, &flags)),
+                CopySource::Heredoc(heredoc) => texts.extend(self.text(heredoc, source.at, &common)),
             }
         }
         // What a copy makes is known to later ones.
-        self.built.know(if destination.directory { Some(destination.path.clone()) } else { destination.path.parent() });
-        if !items.is_empty() {
-            let action = Action::Copy { origin, items, owner: flags.named.clone(), transient: false };
+        let Destination { path, directory } = &common.destination;
+        self.built.know(if *directory { Some(path.clone()) } else { path.parent() });
+        for (origin, items) in copies {
+            let action = Action::Copy { origin, items, owner: common.named.clone(), transient: false };
             self.built.actions.push(Located::new(action, at));
         }
         if !texts.is_empty() {
-            self.built.actions.push(Located::new(Action::Write(texts, flags.named), at));
+            self.built.actions.push(Located::new(Action::Write(texts, common.named), at));
         }
     }
 
-    fn flags(&mut self, files: &CopyFiles, from_context: bool) -> Option<Flags> {
+    /// What a word stands for and where that comes from.
+    fn source(
+        &mut self,
+        origin: &Origin,
+        at: Position,
+        word: &Located<Word>,
+        common: &Common,
+    ) -> Option<(Origin, CopyItem)> {
+        let text = self.word(word)?;
+        if !self.spend(word.at, COPY_BYTES) {
+            return None;
+        }
+        let Some(adding) = &common.adding else {
+            return Some((origin.clone(), self.item((origin, at), (word, &text), common)?));
+        };
+        if !remote::is_remote(&text) {
+            if adding.checksum.is_some() {
+                self.problem(word.at, word.value.raw(), "--checksum is for addresses: leave it out");
+                return None;
+            }
+            return Some((origin.clone(), self.item((origin, at), (word, &text), common)?));
+        }
+        let remote = remote::remote(&text, adding);
+        let remote = remote.map_err(|message| self.problem(word.at, word.value.raw(), message)).ok()?;
+        let item = common.item(remote_source(&remote));
+        let item = match &remote {
+            // BuildKit downloads to files that nobody else can read.
+            Remote::File { .. } => CopyItem { mode: item.mode.or(Some(0o600)), ..item },
+            Remote::Git { .. } => item,
+        };
+        Some((Origin::Remote(remote), item))
+    }
+
+    /// `own` is whether files have owners that count.
+    fn common(&mut self, files: &CopyFiles, own: bool, adding: Option<Adding>) -> Option<Common> {
         let mode = match &files.mode {
             None => None,
             Some(word) => {
@@ -102,7 +141,7 @@ impl Work<'_> {
             }
         };
         // Files of the context belong to nobody in particular; those of a stage keep their owners (as BuildKit has it).
-        let default = from_context.then(Owner::default);
+        let default = (!own).then(Owner::default);
         let (owner, named) = match &files.owner {
             None => (default, None),
             Some(word) => {
@@ -114,7 +153,8 @@ impl Work<'_> {
             }
         };
         let exclude = files.exclude.iter().map(|pattern| pattern.value.clone()).collect();
-        Some(Flags { mode, owner, named, exclude, docker: Docker::Copy })
+        let destination = self.destination(files)?;
+        Some(Common { mode, owner, named, exclude, parents: files.parents, destination, adding })
     }
 
     /// A destination is a directory if it is written as one, if it is known to be one, or if there are several sources.
@@ -129,19 +169,18 @@ impl Work<'_> {
 
     fn item(
         &mut self,
-        origin: &Origin,
-        word: &Located<Word>,
-        files: &CopyFiles,
-        destination: &Destination,
-        flags: &Flags,
+        (origin, at): (&Origin, Position),
+        (word, text): (&Located<Word>, &str),
+        common: &Common,
     ) -> Option<CopyItem> {
-        let text = self.word(word)?;
-        if !self.spend(word.at, COPY_BYTES) {
+        if *origin == Origin::Context && self.open.plan.outline.source.is_none() {
+            let name = if common.adding.is_some() { "ADD" } else { "COPY" };
+            self.problem(at, name, "there is no build context: give spec.source");
             return None;
         }
         // Both are read from the top of the context or of the stage's file system; `..` stops there, as in Docker.
         let absolute = format!("/{text}");
-        let (above, below) = absolute.split_once("/./").filter(|_| files.parents).unwrap_or(("", &absolute));
+        let (above, below) = absolute.split_once("/./").filter(|_| common.parents).unwrap_or(("", &absolute));
         let parts = |path: &str| path.split('/').filter(|part| !matches!(*part, "" | ".")).count();
         let source: ImagePath = match rooted(&format!("{above}/{below}")).parse() {
             Ok(source) => source,
@@ -152,30 +191,44 @@ impl Work<'_> {
             }
         };
         let source = if *origin == Origin::Context { source.relative().to_owned() } else { source.to_string() };
-        Some(CopyItem {
-            source,
-            destination: destination.clone(),
-            mode: flags.mode,
-            owner: flags.owner,
-            exclude: flags.exclude.clone(),
-            parents: files.parents.then(|| parts(above)),
-            docker: Some(flags.docker),
-        })
+        let unpacks = common.adding.as_ref().is_some_and(|adding| adding.unpack != Some(false));
+        let docker = if unpacks { Docker::Add } else { Docker::Copy };
+        let parents = common.parents.then(|| parts(above));
+        Some(CopyItem { parents, docker: Some(docker), ..common.item(source) })
     }
 
-    fn text(&mut self, heredoc: &Heredoc, at: Position, destination: &Destination, flags: &Flags) -> Option<TextFile> {
+    fn text(&mut self, heredoc: &Heredoc, at: Position, common: &Common) -> Option<TextFile> {
         let text = heredoc.text();
         let content =
             if heredoc.expand { self.built.scope.content(&Located::new(&text, at), self.problems)? } else { text };
-        let path =
-            if destination.directory { destination.path.join(&heredoc.name) } else { Ok(destination.path.clone()) };
+        let Destination { path, directory } = &common.destination;
+        let path = if *directory { path.join(&heredoc.name) } else { Ok(path.clone()) };
         let path = path.map_err(|error| self.problem(at, &heredoc.name, error.to_string())).ok()?;
-        Some(TextFile { path, content, mode: flags.mode.unwrap_or(0o644), owner: flags.owner.unwrap_or_default() })
+        Some(TextFile { path, content, mode: common.mode.unwrap_or(0o644), owner: common.owner.unwrap_or_default() })
     }
 }
 
-fn has_paths(files: &CopyFiles) -> bool {
-    files.sources.iter().any(|source| matches!(source.value, CopySource::Path(_)))
+impl Common {
+    /// A copy of `source` as COPY has it.
+    fn item(&self, source: String) -> CopyItem {
+        CopyItem {
+            source,
+            destination: self.destination.clone(),
+            mode: self.mode,
+            owner: self.owner,
+            exclude: self.exclude.clone(),
+            parents: None,
+            docker: Some(Docker::Copy),
+        }
+    }
+}
+
+/// Where an agent that fetched `remote` finds it. Sources of copies are patterns, names are not.
+fn remote_source(remote: &Remote) -> String {
+    let Remote::File { name, .. } = remote else { return String::new() };
+    let special = |letter: char| matches!(letter, '*' | '?' | '[' | ']' | '{' | '}' | '!' | '\\');
+    let escaped = |letter: char| special(letter).then_some('\\').into_iter().chain([letter]).collect::<Vec<_>>();
+    if name.contains(special) { name.chars().flat_map(escaped).collect() } else { name.clone() }
 }
 
 /// `uid[:gid]`; without a group it is the user's number, as COPY --chown has it. `root` is the same everywhere.

@@ -10,7 +10,7 @@ use crate::{
         plan::{
             Account, DEFAULT_TIMEOUT, LayerPlan, OutputReference, Plan, StagePlan, WRITABLE,
             copies::{self, Group, Made},
-            source_stage,
+            source_stage, without_container,
         },
         recipe::{CopyItem, Output, Parents, RunMount, Step, TextFile},
         task::Places,
@@ -220,6 +220,7 @@ impl Finish<'_> {
         };
         let stage = match origin {
             Origin::Context => source_stage(account, self.open.ignore.clone()),
+            Origin::Remote(remote) => StagePlan { remote: Some(remote.clone()), ..without_container(name, account) },
             Origin::Image(reference) => self.container(name, reference, account),
             Origin::Stage(index) => {
                 let built = self.built;
@@ -321,6 +322,7 @@ impl Finish<'_> {
         StagePlan {
             name,
             image: Some(image.clone()),
+            remote: None,
             steps: Vec::new(),
             inputs: Vec::new(),
             outputs: Vec::new(),

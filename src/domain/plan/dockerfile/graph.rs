@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::domain::{
     dockerfile::{Dockerfile, Instruction, Located, Position, Problem, Word, mount::MountFlag, parse::closest},
+    remote::Remote,
     value::Reference,
 };
 
@@ -27,6 +28,7 @@ pub(super) enum Origin {
     Context,
     Stage(usize),
     Image(Reference),
+    Remote(Remote),
 }
 
 /// The stages that are needed for the target.

@@ -6,6 +6,7 @@ mod finish;
 mod graph;
 mod mount;
 mod names;
+mod remote;
 mod scope;
 mod stage;
 

@@ -7,7 +7,11 @@ use crate::domain::{
     recipe::{CopyItem, Names, Owner},
 };
 
-use super::{OpenDockerfile, graph::Origin, stage::Built};
+use super::{
+    OpenDockerfile,
+    graph::Origin,
+    stage::{Action, Built},
+};
 
 /// A stage's name in the plan has at most this many characters, as in `spec.stages`.
 const NAME_LENGTH: usize = 40;
@@ -33,6 +37,17 @@ pub(super) fn names(open: &OpenDockerfile<'_>, built: &BTreeMap<usize, Built>) -
     }
     for (index, image) in open.graph.images.iter().enumerate() {
         take(Origin::Image(image.clone()), format!("image-{index}"), index);
+    }
+    let actions = built.values().flat_map(|built| &built.actions);
+    let remotes = actions.filter_map(|action| match &action.value {
+        Action::Copy { origin: origin @ Origin::Remote(_), .. } => Some(origin.clone()),
+        _ => None,
+    });
+    let mut remotes: Vec<Origin> = remotes.collect();
+    remotes.sort();
+    remotes.dedup();
+    for (index, origin) in remotes.into_iter().enumerate() {
+        take(origin, format!("add-{}", index + 1), index + 1);
     }
     names
 }

@@ -6,6 +6,8 @@ use super::*;
 use crate::domain::{
     plan::{Account, Draft, LayerPlan, OutputReference, SOURCE_STAGE},
     recipe::{Owner, Parents, RunMount, SecretFile, Step},
+    remote::Remote,
+    value::Digest,
 };
 
 /// The draft of a spec with `dockerfile` as its `spec.dockerfile`.
@@ -320,7 +322,10 @@ fn what_cannot_be_done_is_said_with_its_place() {
         ("FROM x AS build\nFROM scratch\nCOPY --from=biuld /x /x\n", "3:", "did you mean build"),
         ("FROM scratch\nCOPY --chown=app:app x /x\n", "2:", "needs numbers"),
         ("FROM scratch\nCOPY --chmod=u+x x /x\n", "2:", "octal"),
-        ("FROM scratch\nADD https://example.com/x /x\n", "2:", "not supported"),
+        ("FROM scratch\nADD https://example.com/x /x\n", "2:5:", "add --checksum=sha256:"),
+        ("FROM scratch\nADD a https://example.com/r.git#v1 /x/\n", "2:7:", "`v1` can move"),
+        ("FROM scratch\nADD --checksum=sha256:0 a /x\n", "2:", "is for addresses"),
+        ("FROM scratch\nADD --checksum=sha256:0 https://h/a https://h/b /x/\n", "2:", "an ADD of its own"),
         ("FROM scratch\nEXPOSE http\n", "2:", "is no port"),
         ("FROM $NOTHING\n", "1:", "FROM is empty"),
         ("FROM a AS b\nRUN --network=host x\nFROM scratch\nCOPY --from=b /x /x\n", "2:", "leave --network=host out"),
@@ -565,4 +570,32 @@ fn caches_are_found_by_their_ids_in_every_stage_of_one_resource() {
     assert_eq!(keys(0, "n/r"), of_b);
     assert_ne!(keys(0, "n/r"), keys(0, "n/other"));
     assert_ne!(keys(0, "n/r")[0], keys(0, "n/r")[1]);
+}
+
+#[test]
+fn what_add_fetches_is_a_stage_without_a_container() {
+    let (digest, commit) = (Digest::of(b""), "0123456789abcdef0123456789abcdef01234567");
+    let text = format!(
+        "ARG AT=https://example.com\nFROM a AS add-1\nARG AT\nRUN before\nADD --checksum={digest} $AT/a*b /in/\n\
+         ADD --chmod=0644 x $AT/r.git#{commit}:docs y /all/\nRUN make\n\
+         FROM scratch\nARG AT\nADD --checksum={digest} --chown=1:2 $AT/a*b /file\nCOPY --from=add-1 /out /out\n"
+    );
+    let plan = plan(&text);
+    let names: Vec<_> = plan.stages.iter().map(|stage| stage.name.as_str()).collect();
+    assert_eq!(names, ["add-1-1", "add-2", "add-1"]);
+    assert_eq!(
+        steps(&plan, "add-1")[1..4],
+        [r"add-1-1 a\*b > /in/", "source x > /all/", "add-2  > /all/"].map(str::to_owned)
+    );
+    assert_eq!(steps(&plan, "add-1")[4], "source y > /all/");
+    let [file, git, stage] = &plan.stages[..] else { panic!("{names:?}") };
+    assert!(matches!(&git.remote, Some(Remote::Git { directory, submodules: true, .. }) if directory == "docs"));
+    assert!(!git.uses_source() && stage.uses_source());
+    // Both copies are of one download.
+    assert_eq!(file.outputs.len(), 2);
+    let modes = file.outputs.iter().map(|output| (output.items[0].mode, output.items[0].owner)).collect::<Vec<_>>();
+    assert_eq!(modes, [(Some(0o600), Some(Owner { uid: 1, gid: 2 })), (Some(0o600), Some(Owner::default()))]);
+    assert_eq!(file.places.sources.values().collect::<Vec<_>>(), ["Dockerfile:10"]);
+    // It never changes, so a stage can be cut behind it.
+    assert_eq!(plan.snapshots(stage).cuts, [1]);
 }

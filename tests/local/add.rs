@@ -1,0 +1,84 @@
+//! What ADD fetches, from servers on loopback.
+
+use std::{fs, path::Path, process::Command};
+
+use minimalimage::domain::value::Digest;
+
+use crate::{
+    server::{Behaviour, Server},
+    support::{Machine, layer_texts, users},
+};
+
+/// Commits `files` to the new repository `path`; gives the commit.
+fn commit(path: &Path, files: &[(&str, &str)]) -> String {
+    let git = |arguments: &[&str]| {
+        let identity = ["-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "init.defaultBranch=main"];
+        let output = Command::new("git").arg("-C").arg(path).args(identity).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    for (name, text) in files {
+        let file = path.join(name);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, text).unwrap();
+    }
+    git(&["init", "--quiet"]);
+    git(&["add", "--all"]);
+    git(&["commit", "--quiet", "--message", "x"]);
+    git(&["rev-parse", "HEAD"])
+}
+
+fn seen(machine: &Machine) -> String {
+    layer_texts(&machine.path("work/layout")).into_iter().find(|(path, _)| path == "seen").unwrap().1
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_and_commits_are_fetched_once_and_without_the_build_container() {
+    for user in users() {
+        let machine = Machine::new(user).await;
+        machine.push_plain_builder().await;
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("data"), "data\n").unwrap();
+        let commit = commit(&root.path().join("r.git"), &[("docs/a/b", "tree\n"), ("other", "x")]);
+        let server = Server::start(Behaviour { root: root.path().into(), ..Behaviour::default() }).await;
+        let (url, host, digest) = (&server.url, &machine.registry.host, Digest::of(b"data\n"));
+        let text = format!(
+            "FROM {host}/builder:1 AS build\nADD --checksum={digest} {url}/data /in/\nADD {url}/r.git#{commit}:docs /tree\n\
+             RUN --network=none cat /in/data /tree/a/b >/seen && stat -c '%a %u:%g' /in /in/data /tree/a/b >>/seen && ls -A /tree >>/seen\n\
+             FROM scratch\nADD --checksum={digest} --chmod=0640 --chown=1:2 {url}/data /named\nCOPY --from=build /seen /seen\n"
+        );
+        machine.file("Dockerfile", &text);
+        let first = machine.build(&["--output", "oci:layout"]);
+        assert_eq!(seen(&machine), "data\ntree\n755 0:0\n600 0:0\n644 0:0\na\n");
+        let named = layer_texts(&machine.path("work/layout")).into_iter().find(|(path, _)| path == "named");
+        assert_eq!(named.unwrap().1, "data\n");
+        let requests = server.requests();
+        assert_eq!(requests.iter().filter(|request| request.starts_with("GET /data ")).count(), 1, "{requests:?}");
+        assert!(requests.iter().all(|request| request.ends_with(" -")), "{requests:?}");
+        // By now nobody needs the server.
+        machine.file("Dockerfile", &format!("{text}LABEL a=b\n"));
+        let second = machine.build(&[]);
+        assert!(second["stages"].as_array().unwrap().iter().all(|stage| stage["cached"] == true), "{second}");
+        assert_eq!(server.requests(), requests);
+        assert_ne!(first["digest"], second["digest"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_there_or_is_another_file_is_told_with_its_line() {
+    let machine = Machine::new(users()[0]).await;
+    let root = tempfile::tempdir().unwrap();
+    fs::write(root.path().join("data"), "other\n").unwrap();
+    commit(&root.path().join("r.git"), &[("a", "x")]);
+    let server = Server::start(Behaviour { root: root.path().into(), ..Behaviour::default() }).await;
+    let (url, digest) = (&server.url, Digest::of(b"data\n"));
+    for (line, words) in [
+        (format!("ADD --checksum={digest} {url}/data /"), "expected sha256:"),
+        (format!("ADD --checksum={digest} {url}/nothing /"), "the server answered 404"),
+        (format!("ADD {url}/r.git#0123456789abcdef0123456789abcdef01234567 /"), "unable to fetch commit 0123456789"),
+    ] {
+        machine.file("Dockerfile", &format!("FROM scratch\n{line}\n"));
+        let error = machine.refusal(&[]);
+        assert!(error.contains("Dockerfile:2: ") && error.contains(words), "{words}\n{error}");
+    }
+}
