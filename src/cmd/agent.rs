@@ -31,7 +31,7 @@ use crate::{
         wire::{Frame, Setup, WrapperFailure},
     },
     shell::{
-        collect::Scope,
+        collect::{Room, Scope},
         signals::Termination,
         socket::{Channel, SocketError},
     },
@@ -101,7 +101,8 @@ async fn stage<B: Backend>(
             message.source_time = fetched?;
         }
     }
-    let inputs = Inputs::prepare(&task.recipe, &task.places, &source).await?;
+    let room = Room { directory: settings.work_dir.clone(), limits: task.limits.clone() };
+    let inputs = Inputs::prepare(&task.recipe, &task.places, &source, room.clone()).await?;
     message.source = inputs.digest();
     message.prefixes = inputs.prefixes(&task.snapshots.cuts);
     message.timings.fetch = milliseconds(start.elapsed());
@@ -113,7 +114,7 @@ async fn stage<B: Backend>(
         return dismiss(listener, settings).await;
     }
     let Some(listener) = listener else {
-        return without_wrapper(task, settings, backend, source, message).await;
+        return without_wrapper((task, backend), settings, (source, room), message).await;
     };
     let start = backend.start(&message.prefixes).await?;
     let channel = accept(listener).await?;
@@ -131,17 +132,16 @@ async fn stage<B: Backend>(
 
 /// The stage `source` and those of ADD: the agent takes the outputs from what it fetched, through the same checks.
 async fn without_wrapper<B: Backend>(
-    task: &StageTask,
+    (task, backend): (&StageTask, &B),
     settings: &AgentSettings,
-    backend: &B,
-    source: PathBuf,
+    (source, room): (PathBuf, Room),
     message: &mut AgentMessage,
 ) -> Result<(), AgentFailure> {
     let pair = std::os::unix::net::UnixStream::pair();
     let (ours, theirs) = pair.map_err(|error| internal("failed to make a socket", &error))?;
     let (outputs, ignore) = (task.recipe.outputs.clone(), inputs::ignore_of(&task.recipe)?);
     let server = tokio::task::spawn_blocking(move || {
-        let from = Origin { root: &source, scope: Scope::Source, ignore: &ignore, changes: None };
+        let from = Origin { root: &source, scope: Scope::Source, ignore: &ignore, room: Some(&room), changes: None };
         serve_outputs(&mut Channel::new(theirs), &from, &outputs)
     });
     let channel = Channel::new(ours);

@@ -26,7 +26,7 @@ use crate::{
         wire::{Frame, Setup, WrapperFailure},
     },
     shell::{
-        collect::{self, CollectError, Scope, collect},
+        collect::{self, CollectError, Room, Scope, collect},
         net::carried_roots,
         signals::Termination,
         snapshot::{Changes, Times},
@@ -97,7 +97,8 @@ fn session(settings: &WrapperSettings, interrupt: &Arc<Interrupt>) -> anyhow::Re
         Ended::Well(changes) => changes,
     };
     channel.send(&Frame::Done)?;
-    let from = Origin { root: &settings.root, scope: Scope::Container, ignore: &Ignore::default(), changes };
+    let from =
+        Origin { root: &settings.root, scope: Scope::Container, ignore: &Ignore::default(), room: None, changes };
     if let Some(failure) = serve_outputs(&mut channel, &from, &setup.outputs)? {
         last_words(settings, &describe(&failure));
         return Ok(1);
@@ -172,6 +173,8 @@ pub struct Origin<'a> {
     pub scope: Scope,
     /// What of it is not seen.
     pub ignore: &'a Ignore,
+    /// Where archives are unpacked.
+    pub room: Option<&'a Room>,
     /// What was changed in it, for outputs of all changes.
     pub changes: Option<Changes>,
 }
@@ -195,7 +198,7 @@ pub fn serve_outputs(
             Some(changes) => {
                 changes.write(from.root, Times::Zero, &mut writer).map_err(|source| CollectError::Write { source })
             }
-            None => collect(from.root, output, from.scope, from.ignore)
+            None => collect(from.root, output, from.scope, from.ignore, from.room)
                 .and_then(|tree| collect::write(&tree, &mut writer).map(drop)),
         };
         let result = written

@@ -9,6 +9,8 @@ pub enum ArchiveKind {
     Tar,
     /// Gzip, with tar inside.
     TarGzip,
+    /// Xz, with tar inside.
+    TarXz,
     /// Zstandard, with tar inside.
     TarZstd,
     /// Zip.
@@ -26,7 +28,7 @@ pub fn archive_kind(head: &[u8]) -> Result<ArchiveKind, &'static str> {
         [0x1f, 0x8b, ..] => Ok(ArchiveKind::TarGzip),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Ok(ArchiveKind::TarZstd),
         [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] => Ok(ArchiveKind::Zip),
-        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Err("an xz file"),
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Ok(ArchiveKind::TarXz),
         [b'B', b'Z', b'h', ..] => Err("a bzip2 file"),
         [b'<', ..] => Err("a web page"),
         // All tar dialects since POSIX 1988 say so; an archive of nothing is two empty blocks.
@@ -34,6 +36,18 @@ pub fn archive_kind(head: &[u8]) -> Result<ArchiveKind, &'static str> {
         _ if head.len() == MAGIC_LENGTH && head.iter().all(|byte| *byte == 0) => Ok(ArchiveKind::Tar),
         _ => Err("of an unknown kind"),
     }
+}
+
+/// Whether a block is an entry's header: its sum is right, which old dialects without a mark have too.
+#[must_use]
+pub fn is_tar_header(block: &[u8]) -> bool {
+    const SUM: std::ops::Range<usize> = 148..156;
+    let Some(field) = block.get(SUM).filter(|_| block.len() == MAGIC_LENGTH) else { return false };
+    let digits: Vec<u8> = field.iter().copied().filter(|byte| !matches!(byte, b' ' | 0)).collect();
+    let Ok(stated) = u32::from_str_radix(&String::from_utf8_lossy(&digits), 8) else { return false };
+    // pax(1): the field itself counts as blanks.
+    let byte = |(index, byte): (usize, &u8)| u32::from(if SUM.contains(&index) { b' ' } else { *byte });
+    block.iter().enumerate().map(byte).sum::<u32>() == stated
 }
 
 /// What extended headers say about the entry that follows them.
@@ -45,6 +59,10 @@ pub struct Extension {
     pub link: Option<Vec<u8>>,
     /// Instead of the header's own size.
     pub size: Option<u64>,
+    /// Instead of the header's own user.
+    pub uid: Option<u32>,
+    /// Instead of the header's own group.
+    pub gid: Option<u32>,
     /// The file is stored without its holes, which is not supported.
     pub sparse: bool,
 }
@@ -62,6 +80,8 @@ impl Extension {
             match key {
                 b"path" => self.path = Some(value),
                 b"linkpath" => self.link = Some(value),
+                b"uid" => self.uid = std::str::from_utf8(&value).ok()?.parse().ok(),
+                b"gid" => self.gid = std::str::from_utf8(&value).ok()?.parse().ok(),
                 b"size" => self.size = Some(std::str::from_utf8(&value).ok()?.parse().ok()?),
                 _ if key.starts_with(b"GNU.sparse.") => self.sparse = true,
                 _ => {}
@@ -152,11 +172,27 @@ mod tests {
     }
 
     #[test]
+    fn headers_are_told_by_their_sum() {
+        let mut block = [0; MAGIC_LENGTH];
+        block[0] = b'a';
+        // Seven blanks and the name's one byte.
+        block[148..156].copy_from_slice(b"000541\0 ");
+        assert!(is_tar_header(&block));
+        block[1] = b'a';
+        assert!(!is_tar_header(&block) && !is_tar_header(&[0; MAGIC_LENGTH]) && !is_tar_header(b"BZh"));
+    }
+
+    #[test]
     fn pax_records_replace_header_fields() {
         let mut extension = Extension::default();
         extension.take_pax(b"11 path=a=\n10 size=7\n14 linkpath=l\n9 uid=12\n").unwrap();
-        let expected =
-            Extension { path: Some(b"a=".to_vec()), link: Some(b"l".to_vec()), size: Some(7), sparse: false };
+        let expected = Extension {
+            path: Some(b"a=".to_vec()),
+            link: Some(b"l".to_vec()),
+            size: Some(7),
+            uid: Some(12),
+            ..Extension::default()
+        };
         assert_eq!(extension, expected);
         for bad in [&b"x"[..], b"5 a=b", b"99 a=b\n", b"0 a\n", b"4 a\n", b"2 a=b\n"] {
             assert_eq!(Extension::default().take_pax(bad), None, "{bad:?}");

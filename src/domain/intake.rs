@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    recipe::{CopyItem, Output, Parents},
+    recipe::{CopyItem, Docker, Output, Parents},
     tree::{Entry, Kind, PARENT, TreePath, carries_directory, carries_parent},
 };
 
@@ -121,6 +121,8 @@ fn declared(output: &Output, entry: &Entry) -> Result<(), IntakeError> {
         covered |= explains;
         let mode_fits = match (&entry.kind, item.mode) {
             (Kind::Symlink(_), _) => entry.mode == 0o777,
+            // What is in an archive has the modes that it says; only an agent adds, from what it fetched.
+            _ if item.docker == Some(Docker::Add) => true,
             (_, Some(mode)) => entry.mode == mode || directory && item.docker.is_some() && entry.mode == mode & 0o777,
             // A copy that keeps owners takes files as they are, and so does a Dockerfile's.
             (_, None) => item.docker.is_some() || item.owner.is_none() || entry.mode & !plain == 0,
@@ -308,5 +310,16 @@ mod tests {
         assert_eq!(check_with(Parents::All, small, &entries), Err(IntakeError::TooLarge));
         let endless = entry("app/a", Kind::File(u64::MAX));
         assert_eq!(check(&[endless]), Err(IntakeError::TooLarge));
+    }
+
+    #[test]
+    fn archives_have_their_own_modes_and_still_one_owner() {
+        let added = CopyItem { docker: Some(Docker::Add), ..item("/app", Some(0o600)) };
+        let output = Output::copies(vec![added], Parents::All);
+        let check = |entry: &Entry| Intake::new(&output, Allowance { bytes: 1 << 20, entries: 100 }).check(entry);
+        let setuid = Entry { mode: 0o4755, ..file("app/f") };
+        assert_eq!(check(&setuid), Ok(()));
+        let other = Entry { owner: Owner { uid: 1, gid: 1 }, ..setuid };
+        assert!(matches!(check(&other), Err(IntakeError::Privilege(_))));
     }
 }

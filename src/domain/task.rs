@@ -125,7 +125,7 @@ pub enum Origin {
         /// The only scheme and host (`https://git.example.com`) that the mounted credentials may be sent to.
         credential_host: Option<String>,
     },
-    /// An archive over http(s): tar, tar.gz, tar.zst or zip, told apart by content.
+    /// An archive over http(s): tar, tar.gz, tar.xz, tar.zst or zip, told apart by content.
     Http {
         /// Where it is.
         url: String,

@@ -18,7 +18,8 @@ use std::{
 
 use globset::{GlobBuilder, GlobMatcher};
 
-use archive::is_archive;
+pub use archive::{Room, Stored};
+use archive::{Unpacked, tar_kind};
 pub use error::CollectError;
 
 use super::rooted::{Last, resolve};
@@ -45,15 +46,21 @@ pub enum Scope {
 }
 
 /// Collects an output's items below `root`; the tree's sources are paths to open. Nothing outside of `root` is ever read, nor what
-/// `ignore` hides of it.
-pub fn collect(root: &Path, output: &Output, scope: Scope, ignore: &Ignore) -> Result<FileTree<PathBuf>, CollectError> {
+/// `ignore` hides of it. Archives that ADD names are unpacked into `room`; without one they are files as others.
+pub fn collect(
+    root: &Path,
+    output: &Output,
+    scope: Scope,
+    ignore: &Ignore,
+    room: Option<&Room>,
+) -> Result<FileTree<Stored>, CollectError> {
     let mounted = match scope {
         Scope::Container => mounted_files(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()),
         Scope::Source => BTreeSet::new(),
     };
     let lower = output.lower.iter().filter_map(|path| TreePath::new(path.relative()).ok()).collect();
-    let mut collector =
-        Collector { root, scope, mounted, ignore, copy: 0, tree: FileTree::new(output.parents).above(lower) };
+    let tree = FileTree::new(output.parents).above(lower);
+    let mut collector = Collector { root, scope, mounted, ignore, room, unpacked: Unpacked::default(), copy: 0, tree };
     for item in &output.items {
         collector.item(item)?;
     }
@@ -61,7 +68,7 @@ pub fn collect(root: &Path, output: &Output, scope: Scope, ignore: &Ignore) -> R
 }
 
 /// Writes a collected tree as a layer's archive. A file that changes meanwhile is an error.
-pub fn write(tree: &FileTree<PathBuf>, sink: impl Write) -> Result<Digest, CollectError> {
+pub fn write(tree: &FileTree<Stored>, sink: impl Write) -> Result<Digest, CollectError> {
     let failed = |source| CollectError::Write { source };
     let mut writer = LayerWriter::new(sink);
     let mut buffer = vec![0; 64 * 1024];
@@ -87,9 +94,12 @@ struct Collector<'a> {
     mounted: BTreeSet<PathBuf>,
     /// What is not seen, relative to the root.
     ignore: &'a Ignore,
+    /// Where archives are unpacked.
+    room: Option<&'a Room>,
+    unpacked: Unpacked,
     /// Which copy comes next, for those whose files are no links of others'.
     copy: usize,
-    tree: FileTree<PathBuf>,
+    tree: FileTree<Stored>,
 }
 
 /// One match of an item on its way into the tree.
@@ -134,11 +144,14 @@ impl Collector<'_> {
                 || destination.is_empty()
                 || TreePath::new(&destination[..]).is_ok_and(|path| self.tree.is_directory(&path));
             let target = if into { below(&destination, name) } else { destination };
-            if !self.is_hidden(&found, &path) {
-                if item.docker == Some(Docker::Add) && is_archive(&path).map_err(|source| read(&path, source))? {
-                    return Err(CollectError::Archive { source_path: item.source.clone(), path: named.clone() });
-                }
-                self.insert(item, &path, &metadata, target)?;
+            if self.is_hidden(&found, &path) {
+                continue;
+            }
+            let adds = item.docker == Some(Docker::Add) && self.room.is_some() && metadata.is_file();
+            let packed = if adds { tar_kind(&path).map_err(|source| read(&path, source))? } else { None };
+            match packed {
+                Some(packed) => self.unpack(item, &path, packed, item.destination.path.relative().as_bytes())?,
+                None => self.insert(item, &path, &metadata, target)?,
             }
         }
         Ok(())
@@ -230,7 +243,7 @@ impl Collector<'_> {
             Content::Symlink(link.as_os_str().as_bytes().to_vec())
         } else if kind.is_file() {
             let inode = (metadata.nlink() > 1).then(|| (metadata.dev(), metadata.ino(), self.copy));
-            Content::File { size: metadata.len(), inode, source: path.to_owned() }
+            Content::File { size: metadata.len(), inode, source: Stored::at(path) }
         } else if kind.is_socket() {
             // Left behind by daemons and useless without them.
             return Ok(());

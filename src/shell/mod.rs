@@ -1,6 +1,7 @@
 //! Thin effects: they act on what the domain decided and report facts.
 
 pub mod apply;
+mod archive;
 pub mod cache;
 pub mod cluster;
 pub mod collect;

@@ -3,10 +3,11 @@
 use std::{fs, path::Path, process::Command};
 
 use minimalimage::domain::value::Digest;
+use serde_json::Value;
 
 use crate::{
     server::{Behaviour, Server},
-    support::{Machine, layer_texts, users},
+    support::{Layer, Machine, layer_texts, users},
 };
 
 /// Commits `files` to the new repository `path`; gives the commit.
@@ -80,5 +81,50 @@ async fn what_is_not_there_or_is_another_file_is_told_with_its_line() {
         machine.file("Dockerfile", &format!("FROM scratch\n{line}\n"));
         let error = machine.refusal(&[]);
         assert!(error.contains("Dockerfile:2: ") && error.contains(words), "{words}\n{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn archives_are_unpacked_and_known_by_what_they_hold() {
+    for user in users() {
+        let machine = Machine::new(user).await;
+        machine.push_plain_builder().await;
+        let archive = |text: &str| {
+            let mut archive = Layer::default();
+            archive.file("dir/f", text.as_bytes(), 0o640, 1000);
+            archive.finish()
+        };
+        let put = |bytes: &[u8]| fs::write(machine.path("work/a"), bytes).unwrap();
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("b"), archive("fetched\n")).unwrap();
+        let server = Server::start(Behaviour { root: root.path().into(), ..Behaviour::default() }).await;
+        let (url, host, digest) = (&server.url, &machine.registry.host, Digest::of(&archive("fetched\n")));
+        let text = format!(
+            "FROM {host}/builder:1 AS build\nADD a /in\nADD --unpack --checksum={digest} {url}/b /fetched\n\
+             ADD --checksum={digest} {url}/b /packed\n\
+             RUN cat /in/dir/f /fetched/dir/f >/seen && stat -c '%a %u' /in/dir/f >>/seen && wc -c </packed >>/seen\n\
+             FROM scratch\nADD a /last/\nCOPY --from=build /seen /seen\n"
+        );
+        machine.file("Dockerfile", &text);
+        machine.file(".dockerignore", "layout\n");
+        put(&archive("one\n"));
+        let first = machine.build(&["--output", "oci:layout"]);
+        assert_eq!(seen(&machine), "one\nfetched\n640 1000\n2048\n");
+        let last = layer_texts(&machine.path("work/layout")).into_iter().find(|(path, _)| path == "last/dir/f");
+        assert_eq!(last.unwrap().1, "one\n");
+        // The same files, packed otherwise.
+        put(&zstd::encode_all(&archive("one\n")[..], 3).unwrap());
+        let planned = machine.run(&["plan", "--json", "."]);
+        let planned: Value = serde_json::from_slice(&planned.stdout).unwrap();
+        let second = machine.build(&[]);
+        let cached = |result: &Value| result["stages"].as_array().unwrap().iter().all(|stage| stage["cached"] == true);
+        assert!(cached(&second) && second["digest"] == first["digest"], "{second}");
+        assert_eq!(planned["image"], first["digest"], "{planned}");
+        put(&archive("two\n"));
+        assert!(!cached(&machine.build(&["--output", "oci:layout"])));
+        assert!(seen(&machine).starts_with("two\n"));
+        assert!(fs::read_dir(machine.store().join("runs")).is_ok_and(|mut runs| runs.next().is_none()));
+        machine.file(".dockerignore", "a\n");
+        assert!(machine.refusal(&[]).contains("Dockerfile:"));
     }
 }

@@ -14,7 +14,7 @@ pub struct Source {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub git: Option<GitSource>,
 
-    /// An archive over http or https: tar, tar.gz, tar.zst or zip.
+    /// An archive over http or https: tar, tar.gz, tar.xz, tar.zst or zip.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpSource>,
 

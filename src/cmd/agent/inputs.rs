@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::{self, Read},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use bytes::{Buf, Bytes};
@@ -25,25 +25,26 @@ use crate::{
         wire::{Frame, WrapperFailure},
     },
     shell::{
-        collect::{self, CollectError, Scope, collect},
+        collect::{self, CollectError, Room, Scope, Stored, collect},
         socket::Channel,
     },
 };
 
 /// The source's files by the step that copies them.
 pub struct Inputs {
-    trees: BTreeMap<usize, (FileTree<PathBuf>, Digest)>,
+    trees: BTreeMap<usize, (FileTree<Stored>, Digest)>,
     digest: Option<Digest>,
 }
 
 impl Inputs {
-    /// Looks at everything that the recipe takes from the source at `root` and computes its content digest.
-    pub async fn prepare(recipe: &Recipe, places: &Places, root: &Path) -> Result<Self, AgentFailure> {
+    /// Looks at everything that the recipe takes from the source at `root` and computes its content digest; archives of ADD are
+    /// unpacked into `room` until they are sent.
+    pub async fn prepare(recipe: &Recipe, places: &Places, root: &Path, room: Room) -> Result<Self, AgentFailure> {
         if !recipe.uses_source() {
             return Ok(Self { trees: BTreeMap::new(), digest: None });
         }
         let (recipe, places, root) = (recipe.clone(), places.clone(), root.to_owned());
-        let prepared = tokio::task::spawn_blocking(move || prepare(&recipe, &places, &root)).await;
+        let prepared = tokio::task::spawn_blocking(move || prepare(&recipe, &places, &root, &room)).await;
         prepared.map_err(|error| internal("a thread of the agent ended early", &error))?
     }
 
@@ -81,7 +82,7 @@ impl Inputs {
     }
 }
 
-fn prepare(recipe: &Recipe, places: &Places, root: &Path) -> Result<Inputs, AgentFailure> {
+fn prepare(recipe: &Recipe, places: &Places, root: &Path, room: &Room) -> Result<Inputs, AgentFailure> {
     let ignore = ignore_of(recipe)?;
     let mut trees = BTreeMap::new();
     let mut digests = Vec::new();
@@ -89,7 +90,7 @@ fn prepare(recipe: &Recipe, places: &Places, root: &Path) -> Result<Inputs, Agen
         if let Step::CopySource { items, .. } = step {
             let placed = |error| places.at_step(Some(index), source_failure(error));
             let output = Output::copies(items.clone(), Parents::None);
-            let tree = collect(root, &output, Scope::Source, &ignore).map_err(placed)?;
+            let tree = collect(root, &output, Scope::Source, &ignore, Some(room)).map_err(placed)?;
             let digest = collect::write(&tree, io::sink()).map_err(source_failure)?;
             digests.push(digest);
             trees.insert(index, (tree, digest));
@@ -98,7 +99,7 @@ fn prepare(recipe: &Recipe, places: &Places, root: &Path) -> Result<Inputs, Agen
     if recipe.image.is_none() {
         for output in &recipe.outputs {
             let placed = |error| output_failure(error, places);
-            let tree = collect(root, output, Scope::Source, &ignore).map_err(placed)?;
+            let tree = collect(root, output, Scope::Source, &ignore, Some(room)).map_err(placed)?;
             digests.push(collect::write(&tree, io::sink()).map_err(source_failure)?);
         }
     }

@@ -1,11 +1,6 @@
 //! What stages see: looked at for a plan, and remembered behind a build, so that the next plan can say what changed.
 
-use std::{
-    collections::BTreeMap,
-    fs::File,
-    io::Read as _,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fs::File, io::Read as _, path::Path};
 
 use anyhow::Context as _;
 
@@ -22,7 +17,7 @@ use crate::{
         tree::{FileTree, Kind},
         value::{Digest, DigestHasher},
     },
-    shell::collect::{Scope, collect},
+    shell::collect::{Scope, Stored, collect},
 };
 
 type Files = BTreeMap<String, Digest>;
@@ -86,7 +81,7 @@ fn list(recipe: &Recipe, root: &Path) -> anyhow::Result<Option<Files>> {
     let mut files = Files::new();
     for items in steps.chain(outputs) {
         let output = Output::copies(items.clone(), Parents::None);
-        let tree = collect(root, &output, Scope::Source, &ignore)?;
+        let tree = collect(root, &output, Scope::Source, &ignore, None)?;
         if tree.entries().count().saturating_add(files.len()) > MOST_FILES {
             return Ok(None);
         }
@@ -95,7 +90,7 @@ fn list(recipe: &Recipe, root: &Path) -> anyhow::Result<Option<Files>> {
     Ok(Some(files))
 }
 
-fn add(files: &mut Files, tree: &FileTree<PathBuf>, root: &Path) -> anyhow::Result<()> {
+fn add(files: &mut Files, tree: &FileTree<Stored>, root: &Path) -> anyhow::Result<()> {
     for (entry, path) in tree.entries() {
         // A link has no path of the source; what it is called where it goes says enough.
         let (name, digest) = match (&entry.kind, path) {

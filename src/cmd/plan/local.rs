@@ -16,9 +16,10 @@ use crate::{
         changes::{StageInputs, changes},
         plan::{LayerPlan, Plan, StagePlan},
         recipe::Recipe,
-        task::Places,
+        task::{Limits, Places},
         value::{Digest, Reference},
     },
+    shell::collect::Room,
 };
 
 /// What is found out stage by stage.
@@ -120,8 +121,10 @@ impl Walk<'_> {
             return Ok((StageInputs { recipe, revision, source: None, files: None }, None));
         };
         let root = self.world.source(&task).await.map_err(|failure| anyhow!(failure.message))?;
-        let seen =
-            Inputs::prepare(&recipe, &Places::default(), &root).await.map_err(|failure| anyhow!(failure.message))?;
+        let room = Room { directory: std::env::temp_dir(), limits: Limits::default() };
+        let seen = Inputs::prepare(&recipe, &Places::default(), &root, room)
+            .await
+            .map_err(|failure| anyhow!(failure.message))?;
         Ok((StageInputs { recipe, revision, source: seen.digest(), files: None }, Some(root)))
     }
 

@@ -11,9 +11,9 @@ use crate::{
 pub(super) fn convert(conversion: &Conversion<'_>, problems: &mut Vec<Problem>) -> Value {
     let target = conversion.target_number();
     check(conversion, target, problems);
-    let at = conversion.place(Some(target), "COPY");
+    let copies = conversion.layer_items().into_iter();
     let copies: Vec<Copy> =
-        conversion.layer_items().into_iter().filter_map(|(from, item)| copy(from, item, at, problems)).collect();
+        copies.filter_map(|(from, item)| copy(from, item, conversion.place_of(Some(target), item), problems)).collect();
     let config = &conversion.plan.image;
     let base = conversion.plan.base.as_ref().map(|base| ImageBase { reference: base.to_string() });
     let files = conversion.plan.layers.iter().filter_map(|layer| match layer {

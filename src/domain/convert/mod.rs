@@ -21,7 +21,7 @@ use serde_json::{Map, Value, json};
 use super::{
     dockerfile::{Dockerfile, Instruction, Position, Problem},
     plan::{LayerPlan, OutputReference, Plan},
-    recipe::{CopyItem, Output},
+    recipe::{CopyItem, Docker, Output},
     value::Reference,
 };
 use crate::api::v1alpha1::{Copy, Source};
@@ -128,6 +128,11 @@ impl Conversion<'_> {
         places.next().or(own.map(|stage| stage.at)).unwrap_or(Position { line: 1, column: 1 })
     }
 
+    /// Where the instruction is that a copy came from.
+    fn place_of(&self, stage: Option<usize>, item: &CopyItem) -> Position {
+        self.place(stage, if item.docker == Some(Docker::Add) { "ADD" } else { "COPY" })
+    }
+
     /// `FILE:LINE` of a stage's FROM.
     fn comment(&self, stage: Option<usize>) -> Vec<String> {
         let stage = stage.and_then(|stage| self.dockerfile.stages.get(stage));
@@ -162,11 +167,18 @@ impl Conversion<'_> {
     }
 }
 
+/// How the names of files end that ADD is likely to unpack.
+const ARCHIVES: [&str; 9] = [".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".tar.bz2", ".tbz2"];
+
 /// A copy as the spec writes it; none and a problem where it has something that the spec has not.
 fn copy(from: &str, item: &CopyItem, at: Position, problems: &mut Vec<Problem>) -> Option<Copy> {
     let unsaid = [(item.parents.is_some(), "--parents"), (!item.exclude.is_empty(), "--exclude")];
     for (_, flag) in unsaid.iter().filter(|(there, _)| *there) {
         problems.push(Problem::new(at, flag, format!("copies of stages have no {flag}")));
+    }
+    if item.docker == Some(Docker::Add) && ARCHIVES.iter().any(|end| item.source.ends_with(end)) {
+        problems.push(Problem::new(at, "ADD", "copies of stages unpack nothing: unpack it in a RUN"));
+        return None;
     }
     let path = item.destination.path.as_str();
     let slash = if item.destination.directory && path != "/" { "/" } else { "" };

@@ -80,8 +80,9 @@ impl Making<'_> {
             self.problem("COPY", "copies of stages have numeric owners only: give --chown numbers");
         }
         self.reordered |= self.lines.iter().any(|line| matches!(line, Line::Run { .. }));
-        let at = self.conversion.place(self.number, "COPY");
-        self.copies.extend(items.iter().filter_map(|item| copy(from, item, at, self.problems)));
+        let place = |item: &CopyItem| self.conversion.place_of(self.number, item);
+        let copies = items.iter().filter_map(|item| copy(from, item, place(item), self.problems));
+        self.copies.extend(copies);
     }
 
     /// A stage runs as its builder image's own user, all of it.

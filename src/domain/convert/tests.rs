@@ -107,6 +107,7 @@ fn what_stages_cannot_say_is_refused_with_its_line() {
         (format!("{build}RUN --network=none true\n{image}"), 2, "--network=none"),
         (format!("{build}COPY <<EOF /x\na\nEOF\n{image}"), 2, "here-documents"),
         (format!("{build}COPY --chown=app a /x\n{image}"), 2, "numeric"),
+        (format!("{build}ADD a.tar.gz /x/\n{image}"), 2, "unpack nothing"),
         (format!("{build}ADD https://h/a.git#0123456789abcdef0123456789abcdef01234567 /x\n{image}"), 2, "no ADD"),
         (format!("{build}COPY --exclude=*.md . /x/\n{image}"), 2, "--exclude"),
         (format!("{build}RUN true\n{image}COPY --parents a/b /x/\n"), 4, "--parents"),

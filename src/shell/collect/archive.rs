@@ -1,26 +1,224 @@
-//! Archives, told by what they hold.
+//! ADD of an archive: told by what it holds, and unpacked into a directory of its own until its files were packed again.
 
 use std::{
+    collections::BTreeMap,
     fs,
-    io::{self, Read},
-    path::Path,
+    io::{self, Read, Seek},
+    ops::Deref,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
 };
 
-/// Whether a file is a tar archive, packed or not, by what it holds and not by its name, as ADD tells them apart. What is packed
-/// with bzip2, xz or zstd is taken for one: nothing here looks into those.
-pub(super) fn is_archive(path: &Path) -> io::Result<bool> {
-    const BLOCK: u64 = 512;
-    let block = |from: &mut dyn Read| {
-        let mut block = Vec::new();
-        // A stream that ends or breaks early holds no archive.
-        let _ = from.take(BLOCK).read_to_end(&mut block);
-        block
-    };
-    let start = block(&mut fs::File::open(path)?);
-    let is_tar = |block: &[u8]| block.get(257..262) == Some(b"ustar");
-    Ok(match start.as_slice() {
-        [0x1f, 0x8b, ..] => is_tar(&block(&mut flate2::read::MultiGzDecoder::new(fs::File::open(path)?))),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] | [b'B', b'Z', b'h', ..] | [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => true,
-        start => is_tar(start),
-    })
+use tempfile::TempDir;
+
+use super::{CollectError, Collector, read};
+use crate::{
+    domain::{
+        archive::{ArchiveKind, MAGIC_LENGTH, archive_kind, is_tar_header},
+        recipe::CopyItem,
+        task::Limits,
+        text::printable,
+        tree::{Attributes, Content, TreePath},
+    },
+    shell::archive::{Member, MemberKind, Wrong, members, tar_of},
+};
+
+/// Where archives are unpacked, and how much of them.
+#[derive(Debug, Clone)]
+pub struct Room {
+    /// A directory for directories that are gone with the trees that need them.
+    pub directory: PathBuf,
+    /// What archives of one tree may have, as sources may.
+    pub limits: Limits,
+}
+
+/// A file to read, of what is collected or out of an archive.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    path: PathBuf,
+    /// What it is in, as long as it is needed.
+    _within: Option<Arc<TempDir>>,
+}
+
+impl Stored {
+    pub(super) fn at(path: &Path) -> Self {
+        Self { path: path.to_owned(), _within: None }
+    }
+}
+
+impl AsRef<Path> for Stored {
+    fn as_ref(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Deref for Stored {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// What was unpacked for one tree.
+#[derive(Debug, Default)]
+pub(super) struct Unpacked {
+    within: Option<Arc<TempDir>>,
+    entries: u64,
+    bytes: u64,
+}
+
+/// What packs the tar archive that a file is, by what it holds and not by its name, as BuildKit tells them apart.
+pub(super) fn tar_kind(path: &Path) -> io::Result<Option<Packed>> {
+    let mut file = fs::File::open(path)?;
+    let mut head = Vec::new();
+    (&mut file).take(MAGIC_LENGTH as u64).read_to_end(&mut head)?;
+    if head.starts_with(b"BZh") {
+        return Ok(Some(Packed::Bzip2));
+    }
+    if is_tar_header(&head) {
+        return Ok(Some(Packed::As(ArchiveKind::Tar)));
+    }
+    let Ok(kind) = archive_kind(&head) else { return Ok(None) };
+    file.rewind()?;
+    let mut first = Vec::new();
+    // A stream that ends or breaks early holds no archive.
+    let opened = tar_of(kind, file, &Limits::default(), too_large);
+    let Ok(Some(reader)) = opened else { return Ok(None) };
+    let read = reader.take(MAGIC_LENGTH as u64).read_to_end(&mut first);
+    // What wants more memory than it gets may be one, and is told when it is unpacked.
+    let unknown = read.is_err_and(|error| error.to_string().contains("memory"));
+    Ok((unknown || is_tar_header(&first)).then_some(Packed::As(kind)))
+}
+
+/// How an archive is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Packed {
+    As(ArchiveKind),
+    /// Nothing here looks into it.
+    Bzip2,
+}
+
+fn too_large(limits: &Limits) -> io::Error {
+    io::Error::other(format!("it has more than {} bytes; the operator's limits can be raised", limits.source_bytes))
+}
+
+impl Collector<'_> {
+    /// Puts what an archive holds below `destination`, a directory.
+    pub(super) fn unpack(
+        &mut self,
+        item: &CopyItem,
+        path: &Path,
+        packed: Packed,
+        destination: &[u8],
+    ) -> Result<(), CollectError> {
+        let shown = path.strip_prefix(self.root).unwrap_or(path).to_owned();
+        let failed = |problem: String| {
+            let problem = printable(problem.as_bytes());
+            CollectError::Unpack { source_path: item.source.clone(), path: shown.clone(), problem }
+        };
+        let Packed::As(kind) = packed else {
+            let problem = "it is packed with bzip2, which is not unpacked here: pack it with gzip, xz or zstd";
+            return Err(failed(problem.to_owned()));
+        };
+        let Some(room) = self.room else { return Err(failed("there is no room for it here".to_owned())) };
+        if !destination.is_empty() {
+            // Whatever --chmod says (BuildKit's unpack).
+            self.make(&CopyItem { mode: None, ..item.clone() }, path, destination)?;
+        }
+        let within = match &self.unpacked.within {
+            Some(within) => Arc::clone(within),
+            None => Arc::new(TempDir::new_in(&room.directory).map_err(|source| read(&room.directory, source))?),
+        };
+        self.unpacked.within = Some(Arc::clone(&within));
+        let file = fs::File::open(path).map_err(|source| read(path, source))?;
+        let reader = tar_of(kind, file, &room.limits, too_large).map_err(|error| failed(error.to_string()))?;
+        let Some(reader) = reader else { return Ok(()) };
+        let mut unpacking =
+            Unpacking { item, destination, within, limits: &room.limits, files: BTreeMap::new(), collector: self };
+        let wrong = |wrong| match wrong {
+            Wrong::Read(error) => error.to_string(),
+            Wrong::Malformed(what) => what.to_owned(),
+        };
+        let done = members(reader, wrong, |member, content| unpacking.member(&member, content));
+        done.map_err(failed)
+    }
+}
+
+/// One archive on its way into the tree. What is wrong with it is told by a sentence.
+struct Unpacking<'a, 'b> {
+    item: &'a CopyItem,
+    destination: &'a [u8],
+    within: Arc<TempDir>,
+    limits: &'a Limits,
+    /// Files and links of the archive that hard links may name.
+    files: BTreeMap<TreePath, (Attributes, Content<Stored>)>,
+    collector: &'a mut Collector<'b>,
+}
+
+impl Unpacking<'_, '_> {
+    fn member(&mut self, member: &Member, content: &mut dyn Read) -> Result<(), String> {
+        let name = || printable(&member.path);
+        let Some(place) = self.place(&member.path)? else { return Ok(()) };
+        let unpacked = &mut self.collector.unpacked;
+        unpacked.entries += 1;
+        if unpacked.entries > self.limits.source_entries {
+            let limit = self.limits.source_entries;
+            return Err(format!("it has more than {limit} files and directories; the operator's limits can be raised"));
+        }
+        let owner =
+            self.item.owner.or(member.owner).ok_or_else(|| format!("`{}` has an owner that is no number", name()))?;
+        let attributes = Attributes { mode: member.mode, owner };
+        let (attributes, content) = match &member.kind {
+            MemberKind::Directory => (attributes, Content::Directory),
+            MemberKind::Symlink(target) if target.is_empty() || target.contains(&0) => {
+                return Err(format!("`{}` is a symbolic link without a possible target", name()));
+            }
+            MemberKind::Symlink(target) => (Attributes { mode: 0o777, owner }, Content::Symlink(target.clone())),
+            MemberKind::File => {
+                let content = self.file(content).map_err(|error| format!("`{}`: {error}", name()))?;
+                (attributes, content)
+            }
+            MemberKind::HardLink(target) => {
+                let existing = self.place(target)?.and_then(|target| self.files.get(&target).cloned());
+                existing.ok_or_else(|| format!("`{}` is a hard link to no file before it", name()))?
+            }
+            MemberKind::Other => {
+                return Err(format!("`{}` is a device, a pipe or of another kind that is not kept", name()));
+            }
+        };
+        if !matches!(content, Content::Directory) {
+            self.files.insert(place.clone(), (attributes, content.clone()));
+        }
+        self.collector.tree.insert(place, attributes, content).map_err(|conflict| conflict.to_string())
+    }
+
+    /// Where an entry goes; none for the archive's own root, whose attributes nobody asked for.
+    fn place(&self, path: &[u8]) -> Result<Option<TreePath>, String> {
+        let parts = path.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b"."));
+        let parts: Vec<&[u8]> = Some(self.destination).filter(|d| !d.is_empty()).into_iter().chain(parts).collect();
+        let joined = parts.join(&b'/');
+        if joined == self.destination {
+            return Ok(None);
+        }
+        let place = TreePath::new(joined).map_err(|problem| format!("`{}`: {problem}", printable(path)))?;
+        Ok(Some(place))
+    }
+
+    /// Writes a file's bytes down until they are packed.
+    fn file(&mut self, content: &mut dyn Read) -> io::Result<Content<Stored>> {
+        let unpacked = &mut self.collector.unpacked;
+        let path = self.within.path().join(unpacked.entries.to_string());
+        let mut file = fs::File::create_new(&path)?;
+        let left = self.limits.source_bytes.saturating_sub(unpacked.bytes);
+        let size = io::copy(&mut content.take(left.saturating_add(1)), &mut file)?;
+        if size > left {
+            return Err(too_large(self.limits));
+        }
+        unpacked.bytes += size;
+        let metadata = file.metadata()?;
+        let inode = Some((metadata.dev(), metadata.ino(), self.collector.copy));
+        Ok(Content::File { size, inode, source: Stored { path, _within: Some(Arc::clone(&self.within)) } })
+    }
 }

@@ -43,16 +43,15 @@ pub enum CollectError {
     /// A device or FIFO.
     #[error("unable to copy {0}: it is no file, directory or link")]
     Kind(PathBuf),
-    /// ADD would unpack it.
-    #[error(
-        "ADD does not unpack archives here, and {path} is one: COPY it into a builder stage and unpack it in a RUN, or keep it packed \
-         with --unpack=false"
-    )]
-    Archive {
+    /// An archive that ADD names cannot be unpacked.
+    #[error("unable to unpack {}: {problem}; --unpack=false keeps it as it is", .path.display())]
+    Unpack {
         /// What was declared.
         source_path: String,
         /// The file.
         path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
     },
     /// A privileged file that is meant by its name, so that to leave the bit out would be to break it.
     #[error(
@@ -91,7 +90,7 @@ impl CollectError {
             Self::Missing { source_path, .. }
             | Self::Ignored { source_path }
             | Self::Source { source_path, .. }
-            | Self::Archive { source_path, .. }
+            | Self::Unpack { source_path, .. }
             | Self::SeveralMatches(source_path) => Some(source_path),
             _ => None,
         }

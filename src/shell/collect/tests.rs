@@ -6,7 +6,10 @@ use std::os::unix::{
 };
 
 use super::*;
-use crate::domain::recipe::{Destination, Owner, Parents};
+use crate::domain::{
+    recipe::{Destination, Owner, Parents},
+    task::Limits,
+};
 
 const USER: Owner = Owner { uid: 5, gid: 6 };
 
@@ -49,8 +52,8 @@ impl Root {
         fs::set_permissions(self.path(name), PermissionsExt::from_mode(mode)).unwrap();
     }
 
-    fn collect(&self, items: &[CopyItem]) -> Result<FileTree<PathBuf>, CollectError> {
-        collect(self.0.path(), &output(items), Scope::Container, &Ignore::default())
+    fn collect(&self, items: &[CopyItem]) -> Result<FileTree<Stored>, CollectError> {
+        collect(self.0.path(), &output(items), Scope::Container, &Ignore::default(), None)
     }
 
     fn names(&self, items: &[CopyItem]) -> Vec<String> {
@@ -106,6 +109,7 @@ fn links_do_not_lead_out_of_the_root() {
     symlink("../../../../etc/shadow", root.path("etc/up")).unwrap();
     let tree = root.collect(&[item("named", "/named"), item("top/etc/passwd", "/p")]).unwrap();
     let sources: Vec<_> = tree.entries().filter_map(|(_, source)| source.cloned()).collect();
+    let sources: Vec<&Path> = sources.iter().map(|source| &**source).collect();
     assert_eq!(sources, [root.path("etc/passwd"), root.path("etc/passwd")]);
     assert!(matches!(root.collect(&[item("etc/up", "/x")]), Err(CollectError::Missing { .. })));
     assert!(matches!(root.collect(&[item("../x", "/x")]), Err(CollectError::Source { .. })));
@@ -119,7 +123,7 @@ fn modes_are_the_files_own_but_never_privileged() {
     let root = Root::new(&[("d/su", 0o4755), ("d/plain", 0o640)]);
     fs::set_permissions(root.path("d"), PermissionsExt::from_mode(0o2775)).unwrap();
     let modes = |items: &[CopyItem], scope| -> Vec<u32> {
-        let tree = collect(root.0.path(), &output(items), scope, &Ignore::default()).unwrap();
+        let tree = collect(root.0.path(), &output(items), scope, &Ignore::default(), None).unwrap();
         tree.entries().map(|(entry, _)| entry.mode).collect()
     };
     assert_eq!(modes(&[item("d", "/d")], Scope::Container), [0o775, 0o640, 0o755]);
@@ -142,7 +146,7 @@ fn a_copy_keeps_owners_when_it_names_none() {
     let own = Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
     let kept = CopyItem { owner: None, ..item("d/f", "/f") };
     let owners = |items: &[CopyItem], scope| -> Vec<Owner> {
-        let tree = collect(root.0.path(), &output(items), scope, &Ignore::default()).unwrap();
+        let tree = collect(root.0.path(), &output(items), scope, &Ignore::default(), None).unwrap();
         tree.entries().map(|(entry, _)| entry.owner).collect()
     };
     assert_eq!(owners(std::slice::from_ref(&kept), Scope::Container), [own]);
@@ -155,7 +159,7 @@ fn excluded_and_ignored_files_are_not_seen() {
     let root = Root::new(&[("d/a.md", 0o644), ("d/b", 0o644), ("d/e/c.md", 0o644), ("d/e/keep.md", 0o644)]);
     let names = |items: &[CopyItem], ignore: &str| -> Vec<String> {
         let ignore = Ignore::parse(ignore).unwrap();
-        let tree = collect(root.0.path(), &output(items), Scope::Source, &ignore).unwrap();
+        let tree = collect(root.0.path(), &output(items), Scope::Source, &ignore, None).unwrap();
         tree.entries().map(|(entry, _)| entry.path.to_string()).collect()
     };
     let excluding = CopyItem { exclude: vec!["*.md".into(), "e".into()], ..item("d", "/d") };
@@ -167,13 +171,13 @@ fn excluded_and_ignored_files_are_not_seen() {
     for ignore in ["d/b\nd/a.md", "d/*\n!d/e/keep.md"] {
         let parsed = Ignore::parse(ignore).unwrap();
         for source in ["d/b", "d/a.md", "d/[ab]*"] {
-            let hidden = collect(root.0.path(), &output(&[item(source, "/x/")]), Scope::Source, &parsed);
+            let hidden = collect(root.0.path(), &output(&[item(source, "/x/")]), Scope::Source, &parsed, None);
             assert!(matches!(hidden, Err(CollectError::Ignored { .. })), "{ignore} {source}: {hidden:?}");
         }
         assert_eq!(names(&[item("d/e", "/e")], ignore).last().unwrap(), "/e/keep.md");
     }
     let parsed = Ignore::parse("d/e\nd/b").unwrap();
-    match collect(root.0.path(), &output(&[item("d/aa.md", "/x")]), Scope::Source, &parsed) {
+    match collect(root.0.path(), &output(&[item("d/aa.md", "/x")]), Scope::Source, &parsed, None) {
         Err(CollectError::Missing { nearby, .. }) => assert_eq!(nearby, ["a.md"]),
         other => panic!("{other:?}"),
     }
@@ -250,7 +254,7 @@ fn the_same_tree_gives_the_same_digest_whatever_order_it_was_made_in() {
 fn a_source_has_no_git_directory_at_any_depth() {
     let root = Root::new(&[(".git/config", 0o644), ("a/.Git", 0o644), ("a/.gitignore", 0o644), ("b", 0o644)]);
     let collect =
-        |source: &str, scope| collect(root.0.path(), &output(&[item(source, "/")]), scope, &Ignore::default());
+        |source: &str, scope| collect(root.0.path(), &output(&[item(source, "/")]), scope, &Ignore::default(), None);
     let names =
         |scope| -> Vec<_> { collect("", scope).unwrap().entries().map(|(entry, _)| entry.path.to_string()).collect() };
     assert_eq!(names(Scope::Source), ["/a", "/a/.gitignore", "/b"]);
@@ -258,4 +262,98 @@ fn a_source_has_no_git_directory_at_any_depth() {
     assert!(matches!(collect(".git/config", Scope::Source), Err(CollectError::Missing { .. })));
     let globbed = collect("*", Scope::Source).unwrap();
     assert_eq!(globbed.entries().count(), 2);
+}
+
+/// Collects ADD of the archive `bytes` to `/to`, with room for so many bytes and entries.
+fn add(bytes: &[u8], (source_bytes, source_entries): (u64, u64)) -> Result<Vec<String>, CollectError> {
+    let root = Root::new(&[]);
+    fs::write(root.path("a"), bytes).unwrap();
+    let work = tempfile::tempdir().unwrap();
+    let limits = Limits { source_bytes, source_entries, ..Limits::default() };
+    let room = Room { directory: work.path().to_owned(), limits };
+    let item = CopyItem { owner: None, docker: Some(Docker::Add), ..item("a", "/to") };
+    let tree = collect(root.0.path(), &output(&[item]), Scope::Source, &Ignore::default(), Some(&room));
+    let names = tree.map(|tree| {
+        assert!(write(&tree, io::sink()).is_ok());
+        tree.entries().map(|(entry, _)| format!("{} {:o} {}", entry.path, entry.mode, entry.owner.uid)).collect()
+    });
+    assert_eq!(fs::read_dir(work.path()).unwrap().count(), 0, "something is left behind");
+    names
+}
+
+fn archive(entries: &[(tar::EntryType, &str, &str, &[u8])]) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (kind, path, link, content) in entries {
+        let mut header = tar::Header::new_ustar();
+        // Written as it is: paths that a library would refuse are what this is about.
+        header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
+        header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
+        header.set_entry_type(*kind);
+        header.set_size(content.len() as u64);
+        header.set_mode(0o4711);
+        header.set_uid(9);
+        header.set_gid(9);
+        header.set_cksum();
+        archive.append(&header, *content).unwrap();
+    }
+    archive.into_inner().unwrap()
+}
+
+#[test]
+fn hostile_archives_are_refused_and_leave_nothing() {
+    use tar::EntryType;
+    let (file, link) = (EntryType::Regular, EntryType::Symlink);
+    let most = (10, 4);
+    let good = archive(&[(file, "f", "", b"1234567890"), (EntryType::Link, "hard", "f", b"")]);
+    assert_eq!(add(&good, most).unwrap(), ["/to 755 0", "/to/f 4711 9", "/to/hard 4711 9"]);
+    let long = vec![b'x'; 70 << 10];
+    for (entries, words) in [
+        (vec![(file, "../f", "", &b""[..])], "`..`"),
+        (vec![(file, "a/../../f", "", b"")], "`..`"),
+        (vec![(link, "l", "/etc", b""), (file, "l/passwd", "", b"x")], "/to/l is copied both as a directory"),
+        (vec![(EntryType::Link, "hard", "/etc/passwd", b"")], "hard link to no file"),
+        (vec![(EntryType::Link, "hard", "../../etc/passwd", b"")], "`..`"),
+        (vec![(EntryType::Char, "null", "", b"")], "is a device"),
+        (vec![(EntryType::Fifo, "pipe", "", b"")], "is a device"),
+        (vec![(file, ".wh.f", "", b"")], ".wh."),
+        (vec![(link, "l", "", b"")], "without a possible target"),
+        (vec![(file, "f", "", b"12345678901")], "more than 10 bytes"),
+        (vec![(file, "f", "", b"123456"), (file, "f", "", b"123456")], "more than 10 bytes"),
+        (vec![(link, "l", "x", b""); 5], "more than 4 files"),
+        (vec![(EntryType::XHeader, "x", "", &long), (file, "f", "", b"")], "larger than 64 KiB"),
+        (vec![(EntryType::XHeader, "x", "", b"x"), (file, "f", "", b"")], "malformed"),
+    ] {
+        let error = add(&archive(&entries), most).unwrap_err().to_string();
+        assert!(error.starts_with("unable to unpack a: ") && error.contains(words), "{words}: {error}");
+    }
+    // What is no archive by its first header is a file, what breaks later is a broken one.
+    assert_eq!(add(&good[..100], most).unwrap(), ["/to 644 0"]);
+    assert!(add(&good[..900], most).is_err());
+}
+
+#[test]
+fn what_wants_too_much_memory_is_refused() {
+    // The xz file format, 2.1.1 and 3.1: a dictionary of 4 GiB, whose sums are right.
+    let mut xz = b"\xfd7zXZ\0\0\0\xff\x12\xd9\x41".to_vec();
+    let block = [2, 0, 0x21, 1, 40, 0, 0, 0];
+    let mut sum = flate2::Crc::new();
+    sum.update(&block);
+    xz.extend(block);
+    xz.extend(sum.sum().to_le_bytes());
+    // RFC 8878, 3.1.1.1.2: a window of 1 GiB.
+    let zstd = [0x28, 0xb5, 0x2f, 0xfd, 0, 0xa0, 1, 0, 0];
+    for archive in [&xz[..], &zstd] {
+        let error = add(archive, (1 << 20, 10)).unwrap_err().to_string();
+        assert!(error.contains("memory"), "{error}");
+    }
+}
+
+#[test]
+fn a_small_file_that_unpacks_to_much_is_stopped() {
+    let zeros = vec![0; 50 << 20];
+    let bomb = archive(&[(tar::EntryType::Regular, "f", "", &zeros)]);
+    let packed = zstd::encode_all(&bomb[..], 3).unwrap();
+    assert!(packed.len() < 10_000);
+    let error = add(&packed, (1 << 20, 10)).unwrap_err().to_string();
+    assert!(error.contains("more than 1048576 bytes"), "{error}");
 }

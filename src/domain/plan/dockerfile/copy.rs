@@ -119,7 +119,10 @@ impl Work<'_> {
         let item = common.item(remote_source(&remote));
         let item = match &remote {
             // BuildKit downloads to files that nobody else can read.
-            Remote::File { .. } => CopyItem { mode: item.mode.or(Some(0o600)), ..item },
+            Remote::File { .. } => {
+                let docker = if adding.unpack == Some(true) { Docker::Add } else { Docker::Copy };
+                CopyItem { mode: item.mode.or(Some(0o600)), docker: Some(docker), ..item }
+            }
             Remote::Git { .. } => item,
         };
         Some((Origin::Remote(remote), item))
@@ -141,7 +144,8 @@ impl Work<'_> {
             }
         };
         // Files of the context belong to nobody in particular; those of a stage keep their owners (as BuildKit has it).
-        let default = (!own).then(Owner::default);
+        // What is in archives that ADD unpacks keeps its owners too; other files that it takes have none.
+        let default = (!own && adding.is_none()).then(Owner::default);
         let (owner, named) = match &files.owner {
             None => (default, None),
             Some(word) => {

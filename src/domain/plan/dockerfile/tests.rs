@@ -594,7 +594,7 @@ fn what_add_fetches_is_a_stage_without_a_container() {
     // Both copies are of one download.
     assert_eq!(file.outputs.len(), 2);
     let modes = file.outputs.iter().map(|output| (output.items[0].mode, output.items[0].owner)).collect::<Vec<_>>();
-    assert_eq!(modes, [(Some(0o600), Some(Owner { uid: 1, gid: 2 })), (Some(0o600), Some(Owner::default()))]);
+    assert_eq!(modes, [(Some(0o600), Some(Owner { uid: 1, gid: 2 })), (Some(0o600), None)]);
     assert_eq!(file.places.sources.values().collect::<Vec<_>>(), ["Dockerfile:10"]);
     // It never changes, so a stage can be cut behind it.
     assert_eq!(plan.snapshots(stage).cuts, [1]);
