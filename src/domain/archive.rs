@@ -59,10 +59,10 @@ pub struct Extension {
     pub link: Option<Vec<u8>>,
     /// Instead of the header's own size.
     pub size: Option<u64>,
-    /// Instead of the header's own user.
-    pub uid: Option<u32>,
+    /// Instead of the header's own user; none inside where it is no number that Linux has.
+    pub uid: Option<Option<u32>>,
     /// Instead of the header's own group.
-    pub gid: Option<u32>,
+    pub gid: Option<Option<u32>>,
     /// The file is stored without its holes, which is not supported.
     pub sparse: bool,
 }
@@ -80,8 +80,8 @@ impl Extension {
             match key {
                 b"path" => self.path = Some(value),
                 b"linkpath" => self.link = Some(value),
-                b"uid" => self.uid = std::str::from_utf8(&value).ok()?.parse().ok(),
-                b"gid" => self.gid = std::str::from_utf8(&value).ok()?.parse().ok(),
+                b"uid" => self.uid = Some(std::str::from_utf8(&value).ok()?.parse().ok()),
+                b"gid" => self.gid = Some(std::str::from_utf8(&value).ok()?.parse().ok()),
                 b"size" => self.size = Some(std::str::from_utf8(&value).ok()?.parse().ok()?),
                 _ if key.starts_with(b"GNU.sparse.") => self.sparse = true,
                 _ => {}
@@ -190,7 +190,7 @@ mod tests {
             path: Some(b"a=".to_vec()),
             link: Some(b"l".to_vec()),
             size: Some(7),
-            uid: Some(12),
+            uid: Some(Some(12)),
             ..Extension::default()
         };
         assert_eq!(extension, expected);

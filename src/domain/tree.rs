@@ -245,6 +245,12 @@ impl<S> FileTree<S> {
         }
     }
 
+    /// What was put at `path`.
+    #[must_use]
+    pub fn get(&self, path: &TreePath) -> Option<(Attributes, &Content<S>)> {
+        self.nodes.get(path).map(|(attributes, content)| (*attributes, content))
+    }
+
     /// How many entries there are.
     #[must_use]
     pub fn len(&self) -> usize {

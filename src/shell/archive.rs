@@ -161,7 +161,8 @@ fn member(extension: Extension, entry: &tar::Entry<'_, impl Read>) -> Result<Mem
         EntryType::Link => MemberKind::HardLink(link().unwrap_or_default()),
         _ => MemberKind::Other,
     };
-    let number = |given: Option<u32>, own: io::Result<u64>| given.or_else(|| u32::try_from(own.ok()?).ok());
+    let number =
+        |given: Option<Option<u32>>, own: io::Result<u64>| given.unwrap_or_else(|| u32::try_from(own.ok()?).ok());
     let owner = number(extension.uid, header.uid()).zip(number(extension.gid, header.gid()));
     let owner = owner.map(|(uid, gid)| Owner { uid, gid });
     Ok(Member { path, kind, mode: header.mode().unwrap_or_default() & 0o7777, owner })

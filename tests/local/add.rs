@@ -70,12 +70,17 @@ async fn what_is_not_there_or_is_another_file_is_told_with_its_line() {
     let machine = Machine::new(users()[0]).await;
     let root = tempfile::tempdir().unwrap();
     fs::write(root.path().join("data"), "other\n").unwrap();
+    fs::write(root.path().join("packed"), "BZh91").unwrap();
     commit(&root.path().join("r.git"), &[("a", "x")]);
     let server = Server::start(Behaviour { root: root.path().into(), ..Behaviour::default() }).await;
-    let (url, digest) = (&server.url, Digest::of(b"data\n"));
+    let (url, digest, packed) = (&server.url, Digest::of(b"data\n"), Digest::of(b"BZh91"));
     for (line, words) in [
         (format!("ADD --checksum={digest} {url}/data /"), "expected sha256:"),
         (format!("ADD --checksum={digest} {url}/nothing /"), "the server answered 404"),
+        (
+            format!("ADD --unpack --checksum={packed} {url}/packed /"),
+            "unable to unpack packed: it is packed with bzip2",
+        ),
         (format!("ADD {url}/r.git#0123456789abcdef0123456789abcdef01234567 /"), "unable to fetch commit 0123456789"),
     ] {
         machine.file("Dockerfile", &format!("FROM scratch\n{line}\n"));

@@ -58,7 +58,7 @@ pub struct Status {
     pub builder_display_size: Option<String>,
 
     /// The stages of the build in hand, or else of the last one.
-    #[schemars(length(max = 33))]
+    #[schemars(length(max = 129))]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub stages: Vec<StageStatus>,
 

@@ -48,7 +48,8 @@ impl Inputs {
         prepared.map_err(|error| internal("a thread of the agent ended early", &error))?
     }
 
-    /// Digest of exactly the files that the steps see: paths, executable bits, contents and link targets.
+    /// Digest of exactly the files that the steps see: paths, executable bits, contents and link targets, and of what is in
+    /// archives modes and owners.
     pub fn digest(&self) -> Option<Digest> {
         self.digest
     }

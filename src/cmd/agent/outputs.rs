@@ -98,7 +98,13 @@ impl<B: Backend> Outputs<'_, B> {
                     PackError::Refused(WrapperFailure::Missing { path, .. }) => path.clone(),
                     _ => String::new(),
                 };
-                Err(self.places.at_source(&source, pack_failure(error)))
+                Err(match (error, &self.recipe.remote) {
+                    // What was fetched is at fault, not the container that there is none of.
+                    (PackError::Refused(WrapperFailure::Files { message, .. }), Some(_)) => {
+                        self.places.at_any_source(AgentFailure::new(FailureReason::SourceInvalid, message))
+                    }
+                    (error, _) => self.places.at_source(&source, pack_failure(error)),
+                })
             }
             Err(TransferError::Upload(error)) => Ok((channel, Err(error))),
         }

@@ -13,7 +13,7 @@ use crate::{
     domain::{
         changes::{MOST_FILES, StageInputs},
         plan::Pins,
-        recipe::{Output, Parents, Recipe, Step},
+        recipe::{CopyItem, Destination, Docker, Output, Parents, Recipe, Step},
         tree::{FileTree, Kind},
         value::{Digest, DigestHasher},
     },
@@ -80,7 +80,7 @@ fn list(recipe: &Recipe, root: &Path) -> anyhow::Result<Option<Files>> {
     let outputs = recipe.outputs.iter().filter(|_| recipe.image.is_none()).map(|output| &output.items);
     let mut files = Files::new();
     for items in steps.chain(outputs) {
-        let output = Output::copies(items.clone(), Parents::None);
+        let output = Output::copies(items.iter().enumerate().map(listed).collect(), Parents::None);
         let tree = collect(root, &output, Scope::Source, &ignore, None)?;
         if tree.entries().count().saturating_add(files.len()) > MOST_FILES {
             return Ok(None);
@@ -88,6 +88,17 @@ fn list(recipe: &Recipe, root: &Path) -> anyhow::Result<Option<Files>> {
         add(&mut files, &tree, root)?;
     }
     Ok(Some(files))
+}
+
+/// An archive that ADD unpacks is one file of the source; what it is unpacked to may be in other copies' way.
+fn listed((index, item): (usize, &CopyItem)) -> CopyItem {
+    match (item.docker, format!("/{index}").parse()) {
+        (Some(Docker::Add), Ok(path)) => {
+            let destination = Destination { path, directory: true };
+            CopyItem { destination, docker: Some(Docker::Copy), ..item.clone() }
+        }
+        _ => item.clone(),
+    }
 }
 
 fn add(files: &mut Files, tree: &FileTree<Stored>, root: &Path) -> anyhow::Result<()> {

@@ -12,16 +12,16 @@ mod script;
 mod stage;
 mod yaml;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use remote::https_address;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    dockerfile::{Dockerfile, Instruction, Position, Problem},
+    dockerfile::{Dockerfile, Instruction, Position, Problem, ast::CopySource},
     plan::{LayerPlan, OutputReference, Plan},
-    recipe::{CopyItem, Docker, Output},
+    recipe::{CopyItem, Docker, Output, Step},
     value::Reference,
 };
 use crate::api::v1alpha1::{Copy, Source};
@@ -57,7 +57,7 @@ impl Conversion<'_> {
         let image = image::convert(self, &mut problems);
         if self.plan.stages.iter().any(|stage| stage.remote.is_some()) {
             let message = "stages have no ADD of an address: download it in a RUN and check its digest there";
-            problems.push(Problem::new(self.place(None, "ADD"), "ADD", message));
+            problems.extend(self.additions().map(|at| Problem::new(at, "ADD", message)));
         }
         if !problems.is_empty() {
             return Err(problems);
@@ -75,13 +75,48 @@ impl Conversion<'_> {
         spec.insert("image".into(), image);
         spec.insert("destination".into(), self.destination());
         let resource = json!({
-            (yaml::COMMENT): [format!("Made from {} by minimalimage convert. Values of build arguments are written out.", self.file)],
+            (yaml::COMMENT): self.head(),
             "apiVersion": "minimalimage.dev/v1alpha1",
             "kind": "MinimalImage",
             "metadata": {"name": self.name},
             "spec": spec,
         });
         Ok(yaml::text(&resource))
+    }
+
+    /// Where addresses are added.
+    fn additions(&self) -> impl Iterator<Item = Position> {
+        let instructions = self.dockerfile.stages.iter().flat_map(|stage| &stage.instructions);
+        instructions.filter_map(|instruction| {
+            let Instruction::Add(add) = &instruction.value else { return None };
+            let address = |source: &CopySource| match source {
+                // A variable may stand for one.
+                CopySource::Path(word) => word.raw().contains("://") || word.raw().contains('$'),
+                CopySource::Heredoc(_) => false,
+            };
+            add.files.sources.iter().any(|source| address(&source.value)).then_some(instruction.at)
+        })
+    }
+
+    /// What is to be known of the whole resource.
+    fn head(&self) -> Vec<String> {
+        let made =
+            format!("Made from {} by minimalimage convert. Values of build arguments are written out.", self.file);
+        let copied = self.plan.stages.iter().flat_map(|stage| {
+            let steps = stage.steps.iter().filter_map(|step| match step {
+                Step::CopySource { items, .. } => Some(items),
+                _ => None,
+            });
+            steps.chain(stage.outputs.iter().map(|output| &output.items)).flatten()
+        });
+        let adds = copied.filter(|item| item.docker == Some(Docker::Add)).map(|item| item.source.as_str());
+        let adds: BTreeSet<&str> = adds.collect();
+        let names: Vec<&str> = adds.into_iter().collect();
+        let note = format!(
+            "ADD unpacks what is an archive, a copy does not. Here these are taken for plain files: {}",
+            names.join(", ")
+        );
+        std::iter::once(made).chain((!names.is_empty()).then_some(note)).collect()
     }
 
     fn destination(&self) -> Value {
@@ -170,13 +205,18 @@ impl Conversion<'_> {
 /// How the names of files end that ADD is likely to unpack.
 const ARCHIVES: [&str; 9] = [".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".tar.bz2", ".tbz2"];
 
+fn is_named_archive(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    ARCHIVES.iter().any(|end| name.ends_with(end))
+}
+
 /// A copy as the spec writes it; none and a problem where it has something that the spec has not.
 fn copy(from: &str, item: &CopyItem, at: Position, problems: &mut Vec<Problem>) -> Option<Copy> {
     let unsaid = [(item.parents.is_some(), "--parents"), (!item.exclude.is_empty(), "--exclude")];
     for (_, flag) in unsaid.iter().filter(|(there, _)| *there) {
         problems.push(Problem::new(at, flag, format!("copies of stages have no {flag}")));
     }
-    if item.docker == Some(Docker::Add) && ARCHIVES.iter().any(|end| item.source.ends_with(end)) {
+    if item.docker == Some(Docker::Add) && is_named_archive(&item.source) {
         problems.push(Problem::new(at, "ADD", "copies of stages unpack nothing: unpack it in a RUN"));
         return None;
     }

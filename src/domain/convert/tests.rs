@@ -108,7 +108,12 @@ fn what_stages_cannot_say_is_refused_with_its_line() {
         (format!("{build}COPY <<EOF /x\na\nEOF\n{image}"), 2, "here-documents"),
         (format!("{build}COPY --chown=app a /x\n{image}"), 2, "numeric"),
         (format!("{build}ADD a.tar.gz /x/\n{image}"), 2, "unpack nothing"),
-        (format!("{build}ADD https://h/a.git#0123456789abcdef0123456789abcdef01234567 /x\n{image}"), 2, "no ADD"),
+        (format!("{build}ADD a.TGZ /x/\n{image}"), 2, "unpack nothing"),
+        (
+            format!("{build}ADD f /f\nADD https://h/a.git#0123456789abcdef0123456789abcdef01234567 /x\n{image}"),
+            3,
+            "no ADD",
+        ),
         (format!("{build}COPY --exclude=*.md . /x/\n{image}"), 2, "--exclude"),
         (format!("{build}RUN true\n{image}COPY --parents a/b /x/\n"), 4, "--parents"),
         (format!("{build}RUN true\n{image}HEALTHCHECK CMD true\n"), 5, "health check"),
@@ -121,6 +126,9 @@ fn what_stages_cannot_say_is_refused_with_its_line() {
         let found = problems.iter().any(|problem| problem.starts_with(&format!("{line} ")) && problem.contains(words));
         assert!(found, "{text}: {problems:?}");
     }
+    let note = "Here these are taken for plain files: f, g";
+    let added = format!("{build}ADD f /f\nRUN true\n{image}ADD g /g\n");
+    assert!(converted(&added, "").unwrap().contains(note));
     // A builder image's own user is no USER.
     let text = format!("{build}RUN true\n{image}");
     assert!(converted(&text, "app").is_ok());

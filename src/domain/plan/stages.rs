@@ -259,11 +259,11 @@ fn command(stage: &Stage) -> Vec<String> {
 
 /// The stage whose outputs the agent takes from the source by itself.
 pub(super) fn source_stage(account: Account, ignore: Vec<String>) -> StagePlan {
-    StagePlan { ignore, ..without_container(SOURCE_STAGE.to_owned(), account) }
+    StagePlan { ignore, ..empty_stage(SOURCE_STAGE.to_owned(), account) }
 }
 
-/// A stage whose outputs the agent takes from what it fetches.
-pub(super) fn without_container(name: String, account: Account) -> StagePlan {
+/// A stage with nothing in it yet.
+pub(super) fn empty_stage(name: String, account: Account) -> StagePlan {
     StagePlan {
         name,
         image: None,

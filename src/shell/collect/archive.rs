@@ -1,7 +1,6 @@
 //! ADD of an archive: told by what it holds, and unpacked into a directory of its own until its files were packed again.
 
 use std::{
-    collections::BTreeMap,
     fs,
     io::{self, Read, Seek},
     ops::Deref,
@@ -23,6 +22,9 @@ use crate::{
     },
     shell::archive::{Member, MemberKind, Wrong, members, tar_of},
 };
+
+/// Bytes of the paths of all entries: they are held in memory.
+const MOST_NAMES: usize = 64 << 20;
 
 /// Where archives are unpacked, and how much of them.
 #[derive(Debug, Clone)]
@@ -65,7 +67,11 @@ impl Deref for Stored {
 #[derive(Debug, Default)]
 pub(super) struct Unpacked {
     within: Option<Arc<TempDir>>,
+    files: u64,
     entries: u64,
+    /// Bytes of all paths.
+    names: usize,
+    /// Of all contents.
     bytes: u64,
 }
 
@@ -135,8 +141,7 @@ impl Collector<'_> {
         let file = fs::File::open(path).map_err(|source| read(path, source))?;
         let reader = tar_of(kind, file, &room.limits, too_large).map_err(|error| failed(error.to_string()))?;
         let Some(reader) = reader else { return Ok(()) };
-        let mut unpacking =
-            Unpacking { item, destination, within, limits: &room.limits, files: BTreeMap::new(), collector: self };
+        let mut unpacking = Unpacking { item, destination, within, limits: &room.limits, collector: self };
         let wrong = |wrong| match wrong {
             Wrong::Read(error) => error.to_string(),
             Wrong::Malformed(what) => what.to_owned(),
@@ -152,8 +157,6 @@ struct Unpacking<'a, 'b> {
     destination: &'a [u8],
     within: Arc<TempDir>,
     limits: &'a Limits,
-    /// Files and links of the archive that hard links may name.
-    files: BTreeMap<TreePath, (Attributes, Content<Stored>)>,
     collector: &'a mut Collector<'b>,
 }
 
@@ -161,12 +164,6 @@ impl Unpacking<'_, '_> {
     fn member(&mut self, member: &Member, content: &mut dyn Read) -> Result<(), String> {
         let name = || printable(&member.path);
         let Some(place) = self.place(&member.path)? else { return Ok(()) };
-        let unpacked = &mut self.collector.unpacked;
-        unpacked.entries += 1;
-        if unpacked.entries > self.limits.source_entries {
-            let limit = self.limits.source_entries;
-            return Err(format!("it has more than {limit} files and directories; the operator's limits can be raised"));
-        }
         let owner =
             self.item.owner.or(member.owner).ok_or_else(|| format!("`{}` has an owner that is no number", name()))?;
         let attributes = Attributes { mode: member.mode, owner };
@@ -181,17 +178,47 @@ impl Unpacking<'_, '_> {
                 (attributes, content)
             }
             MemberKind::HardLink(target) => {
-                let existing = self.place(target)?.and_then(|target| self.files.get(&target).cloned());
-                existing.ok_or_else(|| format!("`{}` is a hard link to no file before it", name()))?
+                let linked = self.linked(target)?;
+                linked.ok_or_else(|| format!("`{}` is a hard link to no file before it", name()))?
             }
             MemberKind::Other => {
                 return Err(format!("`{}` is a device, a pipe or of another kind that is not kept", name()));
             }
         };
-        if !matches!(content, Content::Directory) {
-            self.files.insert(place.clone(), (attributes, content.clone()));
+        let (before, length) = (self.collector.tree.len(), place.as_bytes().len());
+        self.collector.tree.insert(place, attributes, content).map_err(|conflict| conflict.to_string())?;
+        // Directories that are implied count as those that are written.
+        self.count(self.collector.tree.len().saturating_sub(before).max(1), length)
+    }
+
+    fn count(&mut self, entries: usize, length: usize) -> Result<(), String> {
+        let unpacked = &mut self.collector.unpacked;
+        unpacked.entries = unpacked.entries.saturating_add(entries as u64);
+        unpacked.names = unpacked.names.saturating_add(entries.saturating_mul(length));
+        if unpacked.entries > self.limits.source_entries {
+            let limit = self.limits.source_entries;
+            return Err(format!("it has more than {limit} files and directories; the operator's limits can be raised"));
         }
-        self.collector.tree.insert(place, attributes, content).map_err(|conflict| conflict.to_string())
+        if unpacked.names > MOST_NAMES {
+            return Err(format!("the names of its files have more than {MOST_NAMES} bytes together"));
+        }
+        Ok(())
+    }
+
+    /// The earlier file that a hard link names, marked as one with several names.
+    fn linked(&mut self, target: &[u8]) -> Result<Option<(Attributes, Content<Stored>)>, String> {
+        let Some(target) = self.place(target)? else { return Ok(None) };
+        let tree = &mut self.collector.tree;
+        let (attributes, content) = match tree.get(&target) {
+            None | Some((_, Content::Directory)) => return Ok(None),
+            Some((attributes, content)) => (attributes, content.clone()),
+        };
+        let Content::File { size, inode: None, source } = content else { return Ok(Some((attributes, content))) };
+        let metadata = fs::metadata(&source).map_err(|error| error.to_string())?;
+        let inode = Some((metadata.dev(), metadata.ino(), self.collector.copy));
+        let content = Content::File { size, inode, source };
+        tree.insert(target, attributes, content.clone()).map_err(|conflict| conflict.to_string())?;
+        Ok(Some((attributes, content)))
     }
 
     /// Where an entry goes; none for the archive's own root, whose attributes nobody asked for.
@@ -209,7 +236,8 @@ impl Unpacking<'_, '_> {
     /// Writes a file's bytes down until they are packed.
     fn file(&mut self, content: &mut dyn Read) -> io::Result<Content<Stored>> {
         let unpacked = &mut self.collector.unpacked;
-        let path = self.within.path().join(unpacked.entries.to_string());
+        unpacked.files += 1;
+        let path = self.within.path().join(unpacked.files.to_string());
         let mut file = fs::File::create_new(&path)?;
         let left = self.limits.source_bytes.saturating_sub(unpacked.bytes);
         let size = io::copy(&mut content.take(left.saturating_add(1)), &mut file)?;
@@ -217,8 +245,6 @@ impl Unpacking<'_, '_> {
             return Err(too_large(self.limits));
         }
         unpacked.bytes += size;
-        let metadata = file.metadata()?;
-        let inode = Some((metadata.dev(), metadata.ino(), self.collector.copy));
-        Ok(Content::File { size, inode, source: Stored { path, _within: Some(Arc::clone(&self.within)) } })
+        Ok(Content::File { size, inode: None, source: Stored { path, _within: Some(Arc::clone(&self.within)) } })
     }
 }

@@ -9,6 +9,7 @@ use super::*;
 use crate::domain::{
     recipe::{Destination, Owner, Parents},
     task::Limits,
+    tree::{Entry, Kind},
 };
 
 const USER: Owner = Owner { uid: 5, gid: 6 };
@@ -272,10 +273,15 @@ fn add(bytes: &[u8], (source_bytes, source_entries): (u64, u64)) -> Result<Vec<S
     let limits = Limits { source_bytes, source_entries, ..Limits::default() };
     let room = Room { directory: work.path().to_owned(), limits };
     let item = CopyItem { owner: None, docker: Some(Docker::Add), ..item("a", "/to") };
-    let tree = collect(root.0.path(), &output(&[item]), Scope::Source, &Ignore::default(), Some(&room));
+    let output = Output { parents: Parents::All, ..output(&[item]) };
+    let tree = collect(root.0.path(), &output, Scope::Source, &Ignore::default(), Some(&room));
     let names = tree.map(|tree| {
         assert!(write(&tree, io::sink()).is_ok());
-        tree.entries().map(|(entry, _)| format!("{} {:o} {}", entry.path, entry.mode, entry.owner.uid)).collect()
+        let line = |entry: Entry| {
+            let link = if let Kind::HardLink(first) = &entry.kind { format!(" = {first}") } else { String::new() };
+            format!("{} {:o} {}{link}", entry.path, entry.mode, entry.owner.uid)
+        };
+        tree.entries().map(|(entry, _)| line(entry)).collect()
     });
     assert_eq!(fs::read_dir(work.path()).unwrap().count(), 0, "something is left behind");
     names
@@ -305,7 +311,7 @@ fn hostile_archives_are_refused_and_leave_nothing() {
     let (file, link) = (EntryType::Regular, EntryType::Symlink);
     let most = (10, 4);
     let good = archive(&[(file, "f", "", b"1234567890"), (EntryType::Link, "hard", "f", b"")]);
-    assert_eq!(add(&good, most).unwrap(), ["/to 755 0", "/to/f 4711 9", "/to/hard 4711 9"]);
+    assert_eq!(add(&good, most).unwrap(), ["/to 755 0", "/to/f 4711 9", "/to/hard 4711 9 = /to/f"]);
     let long = vec![b'x'; 70 << 10];
     for (entries, words) in [
         (vec![(file, "../f", "", &b""[..])], "`..`"),
@@ -320,6 +326,11 @@ fn hostile_archives_are_refused_and_leave_nothing() {
         (vec![(file, "f", "", b"12345678901")], "more than 10 bytes"),
         (vec![(file, "f", "", b"123456"), (file, "f", "", b"123456")], "more than 10 bytes"),
         (vec![(link, "l", "x", b""); 5], "more than 4 files"),
+        (vec![(link, "a/b/c/d/l", "x", b"")], "more than 4 files"),
+        (
+            vec![(EntryType::XHeader, "x", "", b"18 uid=4294967296\n"), (file, "f", "", b"")],
+            "an owner that is no number",
+        ),
         (vec![(EntryType::XHeader, "x", "", &long), (file, "f", "", b"")], "larger than 64 KiB"),
         (vec![(EntryType::XHeader, "x", "", b"x"), (file, "f", "", b"")], "malformed"),
     ] {

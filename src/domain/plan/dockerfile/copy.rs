@@ -17,6 +17,9 @@ use super::{
     stage::{Action, COPY_BYTES, Work, rooted},
 };
 
+/// What is wrong with `--checksum` where nothing is fetched.
+const CHECKSUM: &str = "--checksum is for addresses: leave it out";
+
 /// What one instruction says of all its files.
 struct Common {
     mode: Option<u32>,
@@ -77,6 +80,9 @@ impl Work<'_> {
                         None => copies.push((from, vec![item])),
                     }
                 }
+                CopySource::Heredoc(_) if common.adding.as_ref().is_some_and(|adding| adding.checksum.is_some()) => {
+                    self.problem(source.at, "<<", CHECKSUM);
+                }
                 CopySource::Heredoc(heredoc) => texts.extend(self.text(heredoc, source.at, &common)),
             }
         }
@@ -109,7 +115,7 @@ impl Work<'_> {
         };
         if !remote::is_remote(&text) {
             if adding.checksum.is_some() {
-                self.problem(word.at, word.value.raw(), "--checksum is for addresses: leave it out");
+                self.problem(word.at, word.value.raw(), CHECKSUM);
                 return None;
             }
             return Some((origin.clone(), self.item((origin, at), (word, &text), common)?));

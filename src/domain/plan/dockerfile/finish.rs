@@ -10,10 +10,9 @@ use crate::{
         plan::{
             Account, DEFAULT_TIMEOUT, LayerPlan, OutputReference, Plan, StagePlan, WRITABLE,
             copies::{self, Group, Made},
-            source_stage, without_container,
+            empty_stage, source_stage,
         },
-        recipe::{CopyItem, Output, Parents, RunMount, Step, TextFile},
-        task::Places,
+        recipe::{CopyItem, Docker, Output, Parents, RunMount, Step, TextFile},
         value::{ImagePath, Reference},
     },
 };
@@ -21,7 +20,7 @@ use crate::{
 use super::{
     DockerfileError, OpenDockerfile,
     doubts::doubts,
-    graph::Origin,
+    graph::{MOST_STAGES, Origin},
     mount,
     names::{names, names_of, owner_of},
     stage::{Action, Built},
@@ -46,6 +45,15 @@ pub(super) fn plan(
     problems: Vec<Problem>,
 ) -> Result<Plan, DockerfileError> {
     let names = names(open, built);
+    // The source has a name too. Status has a row for each.
+    let count = names.len().saturating_sub(1);
+    if count > MOST_STAGES {
+        let message = format!(
+            "{count} stages, images that are copied from and addresses in ADD are too many: {MOST_STAGES} are possible"
+        );
+        let at = Position { line: 1, column: 1 };
+        return Err(open.invalid(problems.into_iter().chain([Problem::new(at, "", message)]).collect()));
+    }
     let (outputs, sources) = (BTreeMap::new(), BTreeMap::new());
     let mut finish = Finish { open, built, names, outputs, sources, made: Made::default(), problems };
     let Some(target) = built.get(&open.graph.target) else { return Err(open.invalid(finish.problems)) };
@@ -76,7 +84,7 @@ pub(super) fn plan(
     };
     Ok(Plan {
         outline: open.plan.outline.clone(),
-        skipped: skipped(open),
+        skipped: skipped(open, &finish.names),
         base: target.image.clone(),
         stages: stages.into_iter().map(|(_, stage)| stage).collect(),
         layers,
@@ -101,20 +109,16 @@ fn not_minimal(target: &Built) -> Vec<Problem> {
     problems.take(5).collect()
 }
 
-fn skipped(open: &OpenDockerfile<'_>) -> Vec<String> {
-    let unneeded =
-        open.dockerfile.stages.iter().zip(&open.graph.from).enumerate().filter(|(_, (_, from))| from.is_none());
-    unneeded
-        .map(|(index, (stage, _))| {
-            stage.name.as_ref().map_or_else(|| format!("stage-{index}"), |name| name.value.clone())
-        })
-        .collect()
+fn skipped(open: &OpenDockerfile<'_>, names: &BTreeMap<Origin, String>) -> Vec<String> {
+    let unneeded = open.graph.from.iter().enumerate().filter(|(_, from)| from.is_none());
+    unneeded.filter_map(|(index, _)| names.get(&Origin::Stage(index)).cloned()).collect()
 }
 
 impl Finish<'_> {
     /// The layers of the image above its base.
     fn layers(&mut self, target: &Built) -> Vec<LayerPlan> {
-        let parents = if target.image.is_some() { Parents::Unusual } else { Parents::All };
+        // An archive may bring a whole root file system, whose links are kept as those of a base are.
+        let mut parents = if target.image.is_some() { Parents::Unusual } else { Parents::All };
         let mut layers = Vec::new();
         let mut copies: Vec<(Origin, CopyItem)> = Vec::new();
         for action in &target.actions {
@@ -126,7 +130,7 @@ impl Finish<'_> {
                 }
                 Action::Write(files, owner) => {
                     self.check_named(action, owner.as_deref());
-                    self.flush(&mut copies, parents, &mut layers);
+                    self.flush(&mut copies, &mut parents, &mut layers);
                     for file in files {
                         self.made.add(file.path.parent());
                     }
@@ -136,7 +140,7 @@ impl Finish<'_> {
                 Action::MakeDirectory { .. } | Action::Run { .. } => {}
             }
         }
-        self.flush(&mut copies, parents, &mut layers);
+        self.flush(&mut copies, &mut parents, &mut layers);
         add_files(&mut layers, &self.open.plan.files);
         layers
     }
@@ -154,8 +158,10 @@ impl Finish<'_> {
     }
 
     /// Copies without anything between them become one layer per origin, as those of `spec.image.copy` do.
-    fn flush(&mut self, copies: &mut Vec<(Origin, CopyItem)>, parents: Parents, layers: &mut Vec<LayerPlan>) {
+    fn flush(&mut self, copies: &mut Vec<(Origin, CopyItem)>, parents: &mut Parents, layers: &mut Vec<LayerPlan>) {
         for Group { from, items } in copies::group(std::mem::take(copies)) {
+            let unpacks = items.iter().any(|item| item.docker == Some(Docker::Add));
+            let parents = if unpacks { std::mem::replace(parents, Parents::Unusual) } else { *parents };
             let lower = if parents == Parents::All { self.made.below(&items) } else { Vec::new() };
             layers.push(LayerPlan::Artifact(self.output(&from, Output { lower, ..Output::copies(items, parents) })));
         }
@@ -219,8 +225,10 @@ impl Finish<'_> {
             PodSecurity::Baseline => Account::Root,
         };
         let stage = match origin {
-            Origin::Context => source_stage(account, self.open.ignore.clone()),
-            Origin::Remote(remote) => StagePlan { remote: Some(remote.clone()), ..without_container(name, account) },
+            Origin::Context => self.scheduled(source_stage(account, self.open.ignore.clone())),
+            Origin::Remote(remote) => {
+                self.scheduled(StagePlan { remote: Some(remote.clone()), ..empty_stage(name, account) })
+            }
             Origin::Image(reference) => self.container(name, reference, account),
             Origin::Stage(index) => {
                 let built = self.built;
@@ -303,10 +311,15 @@ impl Finish<'_> {
 
     /// A stage of the plan in the container of `image`, with nothing done in it yet.
     fn container(&self, name: String, image: &Reference, account: Account) -> StagePlan {
+        self.scheduled(StagePlan { image: Some(image.clone()), ..empty_stage(name, account) })
+    }
+
+    /// With what the spec says of all Pods.
+    fn scheduled(&self, plan: StagePlan) -> StagePlan {
         let pod = &self.open.plan.spec.pod;
         let settings = Stage {
-            name: name.clone(),
-            image: image.to_string(),
+            name: plan.name.clone(),
+            image: plan.image.as_ref().map(ToString::to_string).unwrap_or_default(),
             resources: pod.resources.clone(),
             node_selector: pod.node_selector.clone(),
             tolerations: pod.tolerations.clone(),
@@ -319,20 +332,7 @@ impl Finish<'_> {
         };
         // The spec was checked when the outline was made.
         let timeout = pod.timeout.as_deref().and_then(|text| text.parse::<kube::core::Duration>().ok());
-        StagePlan {
-            name,
-            image: Some(image.clone()),
-            remote: None,
-            steps: Vec::new(),
-            inputs: Vec::new(),
-            outputs: Vec::new(),
-            ignore: Vec::new(),
-            account,
-            settings: Some(settings),
-            timeout: timeout.map_or(DEFAULT_TIMEOUT, Duration::from),
-            places: Places::default(),
-            caches: Vec::new(),
-        }
+        StagePlan { settings: Some(settings), timeout: timeout.map_or(DEFAULT_TIMEOUT, Duration::from), ..plan }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::domain::{
 use super::scope::Globals;
 
 /// More stages than anybody writes; each may become a Pod.
-const MOST_STAGES: usize = 128;
+pub(super) const MOST_STAGES: usize = 128;
 
 /// What a stage begins from.
 #[derive(Debug, Clone, PartialEq)]

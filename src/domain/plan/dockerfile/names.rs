@@ -30,10 +30,13 @@ pub(super) fn names(open: &OpenDockerfile<'_>, built: &BTreeMap<usize, Built>) -
         taken.insert(name.clone());
         names.insert(origin, name);
     };
-    for index in built.keys() {
-        let name = open.dockerfile.stages.get(*index).and_then(|stage| stage.name.as_ref());
+    // Stages that are not needed are shown too, and have what the others leave.
+    let (needed, others): (Vec<usize>, Vec<usize>) =
+        (0..open.dockerfile.stages.len()).partition(|index| built.contains_key(index));
+    for index in needed.into_iter().chain(others) {
+        let name = open.dockerfile.stages.get(index).and_then(|stage| stage.name.as_ref());
         let name = name.map_or_else(|| format!("stage-{index}"), |name| plain(&name.value));
-        take(Origin::Stage(*index), name, *index);
+        take(Origin::Stage(index), name, index);
     }
     for (index, image) in open.graph.images.iter().enumerate() {
         take(Origin::Image(image.clone()), format!("image-{index}"), index);
@@ -43,11 +46,13 @@ pub(super) fn names(open: &OpenDockerfile<'_>, built: &BTreeMap<usize, Built>) -
         Action::Copy { origin: origin @ Origin::Remote(_), .. } => Some(origin.clone()),
         _ => None,
     });
-    let mut remotes: Vec<Origin> = remotes.collect();
-    remotes.sort();
-    remotes.dedup();
-    for (index, origin) in remotes.into_iter().enumerate() {
-        take(origin, format!("add-{}", index + 1), index + 1);
+    let mut numbers = BTreeMap::new();
+    for origin in remotes {
+        let next = numbers.len() + 1;
+        numbers.entry(origin).or_insert(next);
+    }
+    for (origin, number) in numbers {
+        take(origin, format!("add-{number}"), number);
     }
     names
 }
@@ -67,8 +72,22 @@ pub(super) fn owner_of(items: &[CopyItem]) -> Option<String> {
 pub(super) fn names_of(items: &[CopyItem]) -> Option<Names> {
     let name = |item: &CopyItem| {
         let written = item.destination.directory || item.parents.is_some();
-        let last = item.source.rsplit('/').next().filter(|name| !written && !name.contains(['*', '?', '[', '\\']));
-        (item.destination.path.clone(), last.unwrap_or_default().to_owned())
+        let last = item.source.rsplit('/').next().filter(|_| !written).and_then(literal);
+        (item.destination.path.clone(), last.unwrap_or_default())
     };
     items.iter().all(|item| item.docker.is_some()).then(|| items.iter().map(name).collect())
+}
+
+/// The one name that a pattern stands for, if it is only one.
+fn literal(pattern: &str) -> Option<String> {
+    let mut name = String::new();
+    let mut letters = pattern.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '\\' => name.push(letters.next()?),
+            '*' | '?' | '[' => return None,
+            _ => name.push(letter),
+        }
+    }
+    Some(name)
 }

@@ -326,6 +326,7 @@ fn what_cannot_be_done_is_said_with_its_place() {
         ("FROM scratch\nADD a https://example.com/r.git#v1 /x/\n", "2:7:", "`v1` can move"),
         ("FROM scratch\nADD --checksum=sha256:0 a /x\n", "2:", "is for addresses"),
         ("FROM scratch\nADD --checksum=sha256:0 https://h/a https://h/b /x/\n", "2:", "an ADD of its own"),
+        ("FROM scratch\nADD --checksum=sha256:0 <<EOF /x\na\nEOF\n", "2:", "is for addresses"),
         ("FROM scratch\nEXPOSE http\n", "2:", "is no port"),
         ("FROM $NOTHING\n", "1:", "FROM is empty"),
         ("FROM a AS b\nRUN --network=host x\nFROM scratch\nCOPY --from=b /x /x\n", "2:", "leave --network=host out"),
@@ -596,6 +597,19 @@ fn what_add_fetches_is_a_stage_without_a_container() {
     let modes = file.outputs.iter().map(|output| (output.items[0].mode, output.items[0].owner)).collect::<Vec<_>>();
     assert_eq!(modes, [(Some(0o600), Some(Owner { uid: 1, gid: 2 })), (Some(0o600), None)]);
     assert_eq!(file.places.sources.values().collect::<Vec<_>>(), ["Dockerfile:10"]);
+    // Named for where it comes first, and never like a stage that is only shown.
+    let names = |text: &str| {
+        let plan = try_plan(&draft(json!({})), &[("Dockerfile", text)]).unwrap();
+        let names = plan.stages.iter().map(|stage| stage.name.clone()).chain(plan.skipped);
+        names.collect::<Vec<_>>()
+    };
+    let add = |host: &str| format!("ADD --checksum={digest} https://{host}/f /{host}\n");
+    let text = format!("FROM a AS Add-1\nFROM a AS add-1\nFROM scratch\n{}{}", add("z"), add("b"));
+    assert_eq!(names(&text), ["add-1-2", "add-2", "add-1", "add-1-1"]);
+    // As many as status has rows for.
+    let many = |count: usize| format!("FROM scratch\n{}", (1..=count).map(|n| add(&n.to_string())).collect::<String>());
+    assert_eq!(names(&many(127)).len(), 127);
+    assert!(refusal(&many(128)).contains("are too many: 128 are possible"));
     // It never changes, so a stage can be cut behind it.
     assert_eq!(plan.snapshots(stage).cuts, [1]);
 }
