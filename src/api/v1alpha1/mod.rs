@@ -42,6 +42,7 @@ pub const FLUX_REQUESTED_AT: &str = "reconcile.fluxcd.io/requestedAt";
     status = "Status",
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
+    printcolumn(name = "Suspend", type_ = "boolean", json_path = ".spec.suspend"),
     printcolumn(name = "Size", type_ = "string", json_path = ".status.image.displaySize"),
     printcolumn(name = "Builder", type_ = "string", json_path = ".status.builderDisplaySize"),
     printcolumn(name = "Base", type_ = "string", json_path = ".status.base.displayName"),

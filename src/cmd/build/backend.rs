@@ -90,7 +90,8 @@ impl Backend for Local {
     }
 
     async fn start(&self, prefixes: &[Prefix]) -> Result<usize, AgentFailure> {
-        let (cut, below) = self.newest_snapshot(prefixes).unwrap_or_default();
+        let Stage { recipe, cuts, .. } = &self.stage;
+        let (cut, below) = self.world.newest_snapshot(recipe, cuts, prefixes).unwrap_or_default();
         // Nobody listens when the sandbox has failed already, which is told elsewhere.
         let _ = self.stage.start.send(Some(below));
         Ok(cut)
@@ -121,20 +122,18 @@ impl Backend for Local {
     }
 }
 
-impl Local {
-    /// The last cut of which there is a snapshot that is not too old, and that.
-    fn newest_snapshot(&self, prefixes: &[Prefix]) -> Option<(usize, Below)> {
-        let oldest = self.world.outline.snapshots.max_age.as_secs();
-        let fresh = |made: i64| u64::try_from(self.world.now.as_second() - made).is_ok_and(|age| age < oldest);
-        self.stage.cuts.iter().rev().find_map(|cut| {
+impl World {
+    /// The last of `cuts` of which there is a snapshot that is not too old, and that.
+    pub fn newest_snapshot(&self, recipe: &Recipe, cuts: &[usize], prefixes: &[Prefix]) -> Option<(usize, Below)> {
+        let oldest = self.outline.snapshots.max_age.as_secs();
+        let fresh = |made: i64| u64::try_from(self.now.as_second() - made).is_ok_and(|age| age < oldest);
+        cuts.iter().rev().find_map(|cut| {
             let source = source_before(prefixes, *cut);
-            let (artifact, made) = self.world.store.snapshot(&self.stage.recipe.snapshot_key(*cut, source))?;
+            let (artifact, made) = self.store.snapshot(&recipe.snapshot_key(*cut, source))?;
             fresh(made).then_some((*cut, Below { layers: artifact.layers, made: Some(made) }))
         })
     }
-}
 
-impl World {
     /// The directory that is the source, or that it was fetched into.
     pub async fn source(&self, source: &SourceTask) -> Result<PathBuf, AgentFailure> {
         match &self.context {

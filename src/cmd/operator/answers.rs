@@ -40,6 +40,9 @@ pub(super) type Texts = BTreeMap<String, Option<String>>;
 
 /// Names the server that a Secret may be sent to.
 const HOST_ANNOTATION: &str = "minimalimage.dev/host";
+/// Fields of a resource that name Secrets, for messages.
+const DESTINATION_SECRET: &str = "spec.destination.secretRef";
+const ACCOUNT: &str = "spec.serviceAccountName";
 
 /// Everything outside a MinimalImage that the operator can ask.
 pub(super) struct World {
@@ -146,7 +149,8 @@ impl Answers<'_> {
             SourceKind::ConfigMap { name } => {
                 let namespace = self.image.namespace().unwrap_or_default();
                 let data = self.world.cluster.config_map(&namespace, name).await;
-                let data = data.map_err(|error| self.reference_trouble("ConfigMap", name, &error))?;
+                let data =
+                    data.map_err(|error| self.reference_trouble("spec.source.configMap", "ConfigMap", name, &error))?;
                 Ok(config_map_digest(&data).to_string())
             }
             SourceKind::Http { .. } | SourceKind::Inline { .. } => Ok(source.pinned_revision().unwrap_or_default()),
@@ -162,11 +166,16 @@ impl Answers<'_> {
 
     /// The source's credential and the server that it is for.
     async fn source_secret(&self) -> Result<Option<(SourceCredential, String)>, Trouble> {
-        let Some(name) = self.outline.source.as_ref().and_then(|source| source.secret()) else { return Ok(None) };
-        let (data, annotations) = self.secret(name).await?;
+        let Some(source) = &self.outline.source else { return Ok(None) };
+        let Some(name) = source.secret() else { return Ok(None) };
+        let field = match source.kind {
+            SourceKind::Http { .. } => "spec.source.http.secretRef",
+            _ => "spec.source.git.secretRef",
+        };
+        let (data, annotations) = self.secret(field, name).await?;
         let Some(host) = annotations.get(HOST_ANNOTATION) else {
             let message = format!(
-                "Secret {name} does not say which server it is for: kubectl annotate secret {name} {HOST_ANNOTATION}=https://HOST"
+                "{field}: Secret {name} does not say which server it is for: kubectl annotate secret {name} {HOST_ANNOTATION}=https://HOST"
             );
             return Err(Trouble { reason: Reason::SourceAccessDenied, message });
         };
@@ -234,11 +243,14 @@ impl Answers<'_> {
     }
 
     pub(super) async fn cache_client(&self) -> Result<Client, Trouble> {
-        self.client(self.image.spec.cache_secret().into_iter()).await
+        let spec = &self.image.spec;
+        let own = spec.cache.as_ref().is_some_and(|cache| cache.secret_ref.is_some());
+        let field = if own { "spec.cache.secretRef" } else { DESTINATION_SECRET };
+        self.client(field, spec.cache_secret().into_iter()).await
     }
 
     pub(super) async fn destination_client(&self) -> Result<Client, Trouble> {
-        self.client(self.image.spec.destination.secret_ref.iter()).await
+        self.client(DESTINATION_SECRET, self.image.spec.destination.secret_ref.iter()).await
     }
 
     /// For builder and base images: the spec's pull Secrets, else those of the ServiceAccount, as Pods have it.
@@ -246,45 +258,54 @@ impl Answers<'_> {
         let spec = &self.image.spec;
         let namespace = self.image.namespace().unwrap_or_default();
         if !spec.image_pull_secrets.is_empty() {
-            return self.client(spec.image_pull_secrets.iter()).await;
+            return self.client("spec.imagePullSecrets", spec.image_pull_secrets.iter()).await;
         }
         let account = spec.service_account_name.as_deref().unwrap_or("default");
         let names = self.world.cluster.pull_secrets(&namespace, account).await;
-        let names = names.map_err(|error| self.reference_trouble("ServiceAccount", account, &error))?;
+        let names = names.map_err(|error| self.reference_trouble(ACCOUNT, "ServiceAccount", account, &error))?;
         let secrets: Vec<_> = names.into_iter().map(|name| LocalReference { name }).collect();
-        self.client(secrets.iter()).await
+        // Those that its ServiceAccount names.
+        self.client(ACCOUNT, secrets.iter()).await
     }
 
-    async fn client(&self, secrets: impl Iterator<Item = &LocalReference>) -> Result<Client, Trouble> {
+    /// With the logins of `secrets`, which `field` of the resource names.
+    async fn client(&self, field: &str, secrets: impl Iterator<Item = &LocalReference>) -> Result<Client, Trouble> {
         let mut keychain = Keychain::default();
         for LocalReference { name } in secrets {
-            let (data, _) = self.secret(name).await?;
+            let (data, _) = self.secret(field, name).await?;
             let config = data.get(".dockerconfigjson").ok_or_else(|| Trouble {
                 reason: Reason::RegistryAccessDenied,
                 message: format!(
-                    "Secret {name} has no key .dockerconfigjson: make it with kubectl create secret docker-registry"
+                    "{field}: Secret {name} has no key .dockerconfigjson: make it with kubectl create secret docker-registry"
                 ),
             })?;
             let parsed = Keychain::parse(config).map_err(|error| Trouble {
                 reason: Reason::RegistryAccessDenied,
-                message: format!("Secret {name} cannot be used: {error}"),
+                message: format!("{field}: Secret {name} cannot be used: {error}"),
             })?;
             keychain = keychain.merge(parsed);
         }
         Ok(self.world.registry.with(keychain))
     }
 
-    async fn secret(&self, name: &str) -> Result<(BTreeMap<String, Vec<u8>>, BTreeMap<String, String>), Trouble> {
+    async fn secret(
+        &self,
+        field: &str,
+        name: &str,
+    ) -> Result<(BTreeMap<String, Vec<u8>>, BTreeMap<String, String>), Trouble> {
         let namespace = self.image.namespace().unwrap_or_default();
         let secret = self.world.cluster.secret(&namespace, name).await;
-        secret.map_err(|error| self.reference_trouble("Secret", name, &error))
+        secret.map_err(|error| self.reference_trouble(field, "Secret", name, &error))
     }
 
-    pub(super) fn reference_trouble(&self, kind: &str, name: &str, error: &kube::Error) -> Trouble {
+    /// Why what `field` of the resource names cannot be had.
+    pub(super) fn reference_trouble(&self, field: &str, kind: &str, name: &str, error: &kube::Error) -> Trouble {
         let namespace = self.image.namespace().unwrap_or_default();
         let code = if let kube::Error::Api(status) = error { status.code } else { 0 };
         let (reason, message) = match code {
-            404 => (Reason::ReferenceNotFound, format!("{kind} {name} does not exist in namespace {namespace}")),
+            404 => {
+                (Reason::ReferenceNotFound, format!("{field}: {kind} {name} does not exist in namespace {namespace}"))
+            }
             403 if kind == "Secret" => (
                 Reason::SecretAccessDenied,
                 format!(
@@ -293,7 +314,7 @@ impl Answers<'_> {
                     self.world.secrets_role, self.world.account
                 ),
             ),
-            _ => (Reason::BuildInterrupted, format!("failed to read {kind} {name}: {}", chain(error))),
+            _ => (Reason::BuildInterrupted, format!("{field}: failed to read {kind} {name}: {}", chain(error))),
         };
         Trouble { reason, message }
     }

@@ -84,7 +84,7 @@ impl Answers<'_> {
     ) -> Result<BTreeMap<String, Option<Vec<u8>>>, Trouble> {
         let namespace = self.image.namespace().unwrap_or_default();
         let data = self.world.cluster.config_map(&namespace, name).await;
-        let data = data.map_err(|error| self.reference_trouble("ConfigMap", name, &error))?;
+        let data = data.map_err(|error| self.reference_trouble("spec.source.configMap", "ConfigMap", name, &error))?;
         if config_map_digest(&data).to_string() != revision {
             // The old content will not come back: this build ends, and the next look begins another.
             let message = format!("ConfigMap {name} has changed since the build began");

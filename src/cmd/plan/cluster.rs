@@ -14,7 +14,9 @@ use crate::{
     domain::{
         artifact::Artifact,
         plan::{SourceKind, StagePlan, inputs},
-        recipe::{Key, Recipe},
+        recipe::{Key, Recipe, Step},
+        record::claimed,
+        snapshot::Snapshot,
         source::config_map_digest,
         value::{Digest, Reference},
     },
@@ -97,8 +99,9 @@ async fn config_map(client: Client, namespace: &str, name: &str) -> anyhow::Resu
 impl Walk<'_> {
     async fn visit(&mut self, stage: &StagePlan) {
         let last = self.status.stages.iter().find(|last| last.name == stage.name);
-        let (state, reasons) = match self.planned.plan.recipe(stage, &self.planned.pins, &self.artifacts) {
-            Some(recipe) => self.complete(stage, &recipe, last).await,
+        let recipe = self.planned.plan.recipe(stage, &self.planned.pins, &self.artifacts);
+        let (state, reasons) = match &recipe {
+            Some(recipe) => self.complete(stage, recipe, last).await,
             None => {
                 let mut reasons = self.reasons(stage, last);
                 let state = if reasons.is_empty() { State::MayRun } else { State::Run };
@@ -109,10 +112,15 @@ impl Walk<'_> {
                 (state, reasons)
             }
         };
+        let steps_in_snapshot = match &recipe {
+            Some(recipe) if matches!(state, State::Run | State::MayRun) => self.in_snapshot(stage, recipe).await,
+            _ => 0,
+        };
         let builder = stage.image.as_ref();
         self.lines.push(StageLine {
             name: stage.name.clone(),
             state,
+            steps_in_snapshot,
             builder: builder.map(ToString::to_string),
             builder_digest: builder.and_then(|reference| self.planned.pins.images.get(reference).copied()),
             reasons,
@@ -173,6 +181,28 @@ impl Walk<'_> {
             return (State::Cached, Vec::new());
         }
         (State::Cached, vec!["by status; its artifact cannot be read from here".to_owned()])
+    }
+
+    /// How many of the first steps a snapshot has done, of those that copy nothing from the source: what it holds is not known
+    /// from here.
+    async fn in_snapshot(&self, stage: &StagePlan, recipe: &Recipe) -> usize {
+        let from_source = |step: &Step| matches!(step, Step::CopySource { .. });
+        let most = recipe.steps.iter().position(from_source).unwrap_or(recipe.steps.len());
+        for cut in self.planned.plan.snapshots(stage).cuts.into_iter().rev().filter(|cut| *cut <= most) {
+            let found = self.snapshot(&recipe.snapshot_key(cut, None)).await;
+            if found.is_some_and(|snapshot| snapshot.is_fresh(self.world.now, self.world.outline.snapshots.max_age)) {
+                return cut;
+            }
+        }
+        0
+    }
+
+    /// Who signed for it only the operator can tell.
+    async fn snapshot(&self, key: &Key) -> Option<Snapshot> {
+        let record = self.world.outline.cache.tagged(&key.tag()).ok()?;
+        let record = self.world.client().await.ok()?.manifest(&record).await.ok()??;
+        let image = claimed(&record.bytes)?.artifact;
+        Some(self.cache.as_ref()?.snapshot_image(image).await.ok()??.0)
     }
 
     async fn has_record(&self, key: &Key) -> bool {

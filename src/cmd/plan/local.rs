@@ -16,6 +16,7 @@ use crate::{
         changes::{StageInputs, changes},
         plan::{LayerPlan, Plan, StagePlan},
         recipe::Recipe,
+        snapshot::Prefix,
         task::{Limits, Places},
         value::{Digest, Reference},
     },
@@ -48,14 +49,16 @@ pub async fn report(input: InputArgs) -> anyhow::Result<Report> {
 
 impl Walk<'_> {
     async fn visit(&mut self, stage: &StagePlan) -> anyhow::Result<()> {
-        let (state, reasons) = match self.planned.plan.recipe(stage, &self.planned.pins, &self.artifacts) {
-            Some(recipe) => self.complete(stage, recipe).await?,
-            None => self.incomplete(stage).await?,
-        };
+        let (state, steps_in_snapshot, reasons) =
+            match self.planned.plan.recipe(stage, &self.planned.pins, &self.artifacts) {
+                Some(recipe) => self.complete(stage, recipe).await?,
+                None => self.incomplete(stage).await?,
+            };
         let builder = stage.image.as_ref();
         self.lines.push(StageLine {
             name: stage.name.clone(),
             state,
+            steps_in_snapshot,
             builder: builder.map(ToString::to_string),
             builder_digest: builder.and_then(|reference| self.digest(reference)),
             reasons,
@@ -64,44 +67,46 @@ impl Walk<'_> {
     }
 
     /// A stage whose key can be told.
-    async fn complete(&mut self, stage: &StagePlan, recipe: Recipe) -> anyhow::Result<(State, Vec<String>)> {
+    async fn complete(&mut self, stage: &StagePlan, recipe: Recipe) -> anyhow::Result<(State, usize, Vec<String>)> {
         if let Some(artifact) = self.quick(&recipe) {
             self.artifacts.insert(stage.name.clone(), artifact);
-            return Ok((State::Cached, Vec::new()));
+            return Ok((State::Cached, 0, Vec::new()));
         }
-        let (now, root) = self.look(recipe).await?;
+        let cuts = self.planned.plan.snapshots(stage).cuts;
+        let (now, root, prefixes) = self.look(recipe, &cuts).await?;
         if let Some(artifact) = self.world.store.known(&now.recipe.exact_key(now.source)) {
             self.artifacts.insert(stage.name.clone(), artifact);
-            return Ok((State::Cached, Vec::new()));
+            return Ok((State::Cached, 0, Vec::new()));
         }
-        Ok((State::Run, self.reasons(stage, now, root).await?))
+        let spared = self.world.newest_snapshot(&now.recipe, &cuts, &prefixes).map_or(0, |(cut, _)| cut);
+        Ok((State::Run, spared, self.reasons(stage, now, root).await?))
     }
 
     /// A stage that copies from one that would run: held against what it was last made from, its inputs taken as they were.
-    async fn incomplete(&self, stage: &StagePlan) -> anyhow::Result<(State, Vec<String>)> {
+    async fn incomplete(&self, stage: &StagePlan) -> anyhow::Result<(State, usize, Vec<String>)> {
         let would_run = |name: &&String| !self.artifacts.contains_key(*name);
         let mut from: Vec<String> = stage.inputs.iter().map(|i| &i.stage).filter(would_run).cloned().collect();
         from.dedup();
         let waits = format!("it copies from {}, which would run", from.join(", "));
         let Some(last) = self.world.last_inputs(&stage.name) else {
-            return Ok((State::Run, vec![never()]));
+            return Ok((State::Run, 0, vec![never()]));
         };
         let alone = StagePlan { inputs: Vec::new(), ..stage.clone() };
         let recipe = self.planned.plan.recipe(&alone, &self.planned.pins, &self.artifacts);
         let recipe = recipe.context("its builder image was not resolved")?;
         let recipe = Recipe { inputs: last.recipe.inputs.clone(), ..recipe };
         if last.recipe.inputs.len() == stage.inputs.len() && self.quick(&recipe).is_some() {
-            return Ok((State::MayRun, vec![waits]));
+            return Ok((State::MayRun, 0, vec![waits]));
         }
-        let (now, root) = self.look(recipe).await?;
+        let (now, root, _) = self.look(recipe, &[]).await?;
         if now.recipe.inputs.len() == stage.inputs.len()
             && self.world.store.known(&now.recipe.exact_key(now.source)).is_some()
         {
-            return Ok((State::MayRun, vec![waits]));
+            return Ok((State::MayRun, 0, vec![waits]));
         }
         let mut reasons = self.reasons(stage, now, root).await?;
         reasons.push(waits);
-        Ok((State::Run, reasons))
+        Ok((State::Run, 0, reasons))
     }
 
     /// The artifact under the key that needs no look at files: there is none where the source is a directory.
@@ -113,19 +118,25 @@ impl Walk<'_> {
         self.world.store.known(&recipe.quick_key(identity.as_deref()))
     }
 
-    /// The recipe with what it sees of the source, and where that is.
-    async fn look(&self, recipe: Recipe) -> anyhow::Result<(StageInputs, Option<PathBuf>)> {
+    /// The recipe with what it sees of the source, where that is, and what the steps before each of `cuts` see.
+    async fn look(
+        &self,
+        recipe: Recipe,
+        cuts: &[usize],
+    ) -> anyhow::Result<(StageInputs, Option<PathBuf>, Vec<Prefix>)> {
         let revision = self.planned.pins.revision.clone().filter(|_| recipe.uses_source());
         let task = self.world.source_task(revision.as_deref()).filter(|_| recipe.uses_source());
         let Some(task) = task else {
-            return Ok((StageInputs { recipe, revision, source: None, files: None }, None));
+            return Ok((StageInputs { recipe, revision, source: None, files: None }, None, Vec::new()));
         };
         let root = self.world.source(&task).await.map_err(|failure| anyhow!(failure.message))?;
-        let room = Room { directory: std::env::temp_dir(), limits: Limits::default() };
+        let work = self.world.store.run_directory()?;
+        let room = Room { directory: work.path().to_owned(), limits: Limits::default() };
         let seen = Inputs::prepare(&recipe, &Places::default(), &root, room)
             .await
             .map_err(|failure| anyhow!(failure.message))?;
-        Ok((StageInputs { recipe, revision, source: seen.digest(), files: None }, Some(root)))
+        let prefixes = seen.prefixes(cuts);
+        Ok((StageInputs { recipe, revision, source: seen.digest(), files: None }, Some(root), prefixes))
     }
 
     async fn reasons(&self, stage: &StagePlan, now: StageInputs, root: Option<PathBuf>) -> anyhow::Result<Vec<String>> {

@@ -36,6 +36,8 @@ pub struct StageLine {
     pub builder: Option<String>,
     /// Digest of that image's manifest for the platform.
     pub builder_digest: Option<Digest>,
+    /// So many of its steps a snapshot has done already.
+    pub steps_in_snapshot: usize,
     /// Why.
     pub reasons: Vec<String>,
 }
@@ -77,7 +79,14 @@ impl StageLine {
     #[must_use]
     pub fn skipped(name: &str) -> Self {
         let reasons = vec!["nothing that the image needs copies from it".to_owned()];
-        Self { name: name.to_owned(), state: State::Skipped, builder: None, builder_digest: None, reasons }
+        Self {
+            name: name.to_owned(),
+            state: State::Skipped,
+            builder: None,
+            builder_digest: None,
+            steps_in_snapshot: 0,
+            reasons,
+        }
     }
 }
 
@@ -122,7 +131,12 @@ impl StageLine {
         };
         let builder = self.builder.as_ref().map_or_else(|| "-".to_owned(), |name| pinned(name, self.builder_digest));
         let why = if self.reasons.is_empty() { "-".to_owned() } else { self.reasons.join("; ") };
-        [self.name.clone(), state.to_owned(), builder, why]
+        let state = match self.steps_in_snapshot {
+            0 => state.to_owned(),
+            1 => format!("{state}, its first step is in a snapshot"),
+            steps => format!("{state}, its first {steps} steps are in a snapshot"),
+        };
+        [self.name.clone(), state, builder, why]
     }
 }
 

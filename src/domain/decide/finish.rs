@@ -194,6 +194,13 @@ impl Pass<'_> {
             let last = last.into_iter().rev().collect::<Vec<_>>().join(" | ");
             message = format!("{message}; last lines: {}", truncated(&last, 400));
         }
+        if failure.failure.reason == Reason::StageFailed {
+            message = format!(
+                "{message}; all of them: kubectl logs --namespace {} job/{} --container build",
+                self.image.metadata.namespace.as_deref().unwrap_or_default(),
+                failure.job
+            );
+        }
         let trouble = Trouble { reason: failure.failure.reason, message };
         self.ended(outline, progress, stages, &trouble, std::slice::from_ref(&failure.job))
     }

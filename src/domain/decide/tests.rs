@@ -489,7 +489,11 @@ fn a_failed_step_stalls_with_its_words_and_keeps_its_pod() {
     assert_eq!(status.stages[0].exit_code, Some(3));
     assert_eq!(status.stages[0].log_tail.as_deref(), Some("one\ntwo"));
     let message = &find(&status.conditions, READY).unwrap().message;
-    assert_eq!(message, "stage build failed with exit code 3: it failed; last lines: one | two");
+    assert_eq!(
+        message,
+        "stage build failed with exit code 3: it failed; last lines: one | two; all of them: \
+         kubectl logs --namespace ns job/build-0 --container build"
+    );
     assert!(outcome.events[0].warning);
     let again = world.pass();
     assert!(again.start.is_empty() && again.delete.is_empty());

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::v1alpha1::{DockerfileSpec, ImageSpec, MinimalImageSpec, PodSecurity, Stage};
 
-use stages::{DEFAULT_TIMEOUT, source_stage, without_container};
+use stages::{DEFAULT_TIMEOUT, empty_stage, source_stage};
 
 use super::{
     artifact::Artifact,
@@ -158,10 +158,12 @@ impl Account {
     pub fn advice(self) -> Option<&'static str> {
         match self {
             Self::Restricted => None,
-            Self::Image => Some("podSecurity is Baseline: let the namespace enforce baseline, or set Restricted"),
+            Self::Image => Some(
+                "spec.podSecurity is Baseline: let the namespace enforce baseline, or set spec.podSecurity: Restricted",
+            ),
             Self::Root => Some(
                 "stages of a Dockerfile run as root in their container: let the namespace enforce baseline, or set \
-                 podSecurity: Restricted",
+                 spec.podSecurity: Restricted",
             ),
         }
     }
