@@ -1,6 +1,11 @@
 //! Dockerfiles on the cluster: what only running their stages in real containers can show.
 
-use minimalimage::api::v1alpha1::{MinimalImage, StageState};
+use std::{fs, path::PathBuf};
+
+use minimalimage::{
+    api::v1alpha1::{MinimalImage, StageState},
+    domain::value::Digest,
+};
 use serde_json::{Value, json};
 
 use crate::fixture::{Repository, World, builder, file_in, go_program, is_stalled, listing, message, setting};
@@ -155,4 +160,46 @@ async fn a_restricted_namespace_says_what_a_dockerfile_needs() {
     world.apply("app", spec).await;
     let image = world.ready("app").await.image.unwrap();
     assert_eq!(world.run("app", &image.reference).await, "hello\n");
+}
+
+#[tokio::test]
+async fn what_add_names_is_fetched_by_agents_and_told_with_its_line_where_it_is_wrong() {
+    let world = World::with_security("docker-add", "baseline").await;
+    let name = format!("{}.tar", world.namespace);
+    let file = PathBuf::from(setting("FILES_ROOT")).join(&name);
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(8);
+    header.set_mode(0o640);
+    header.set_uid(9);
+    header.set_gid(9);
+    archive.append_data(&mut header, "dir/f", &b"fetched\n"[..]).unwrap();
+    fs::write(&file, archive.into_inner().unwrap()).unwrap();
+    let digest = Digest::of(&fs::read(&file).unwrap()).to_string();
+    let url = format!("{}/files/{name}", setting("GIT_URL"));
+    let repository = Repository::new("docker-add");
+    let commit = repository.commit(&[("docs/a", "tree\n")]);
+    let (c, tree) = (builder("c"), &repository.url);
+    // A stage that nobody needs has a row in status too, and may be called as fetched ones are.
+    let text = |digest: &str| {
+        format!(
+            "FROM {c} AS add-1\nRUN false\nFROM {c} AS build\nADD {tree}#{commit}:docs /tree\nRUN cat /tree/a >/out\n\
+             FROM scratch\nADD --unpack --checksum={digest} {url} /\nCOPY --from=build /out /out\n"
+        )
+    };
+    world.apply("app", spec(&world, json!({"inline": text(&digest), "pod": {"timeout": "3m"}}))).await;
+    let status = world.ready("app").await;
+    let rows: Vec<_> = status.stages.iter().map(|stage| (stage.name.as_str(), stage.state)).collect();
+    assert_eq!(rows.len(), 4, "{rows:?}");
+    assert!(rows.contains(&("add-1", StageState::Skipped)), "{rows:?}");
+    let image = status.image.unwrap().reference;
+    assert_eq!((file_in(&image, "dir/f"), file_in(&image, "out")), ("fetched\n".to_owned(), "tree\n".to_owned()));
+    assert!(listing(&image).contains(&"-rw-r----- 9/9 dir/f".to_owned()), "{:?}", listing(&image));
+
+    let other = Digest::of(b"another file").to_string();
+    world.apply("app", spec(&world, json!({"inline": text(&other)}))).await;
+    let status = world.ended("app", "SourceInvalid").await;
+    let told = message(&status);
+    assert!(is_stalled(&status) && told.contains("inline:7: ") && told.contains(&digest), "{told}");
+    fs::remove_file(file).unwrap();
 }
