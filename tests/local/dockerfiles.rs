@@ -122,7 +122,10 @@ async fn what_cannot_be_built_is_told_with_its_place() {
         ),
     );
     let error = machine.refusal(&[]);
-    assert!(error.contains("Dockerfile:2:"), "{error}");
+    assert!(error.contains("Dockerfile:2:") && error.contains("--secret has no secret"), "{error}");
+    machine.file("Dockerfile", &format!("FROM {builder}-not\nRUN echo\nFROM scratch\nCOPY --from=0 /x /x\n"));
+    let error = machine.refusal(&[]);
+    assert!(error.contains("Dockerfile:1:6: failed to resolve"), "{error}");
 }
 
 #[tokio::test]

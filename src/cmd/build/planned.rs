@@ -4,12 +4,12 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use anyhow::{Context as _, anyhow};
 
-use super::world::World;
+use super::{resource::FLAGS, world::World};
 use crate::{
     domain::{
         git::GitRef,
         image::RuntimeConfig,
-        plan::{DockerfilePlan, Draft, GitTarget, Pins, Plan, SourceKind},
+        plan::{DockerfileError, DockerfilePlan, Draft, GitTarget, Pins, Plan, SourceKind},
         value::Reference,
     },
     shell::{
@@ -36,21 +36,33 @@ pub async fn planned(world: &Arc<World>, draft: Draft) -> anyhow::Result<Planned
     let draft = match draft {
         Draft::Complete(plan) => {
             let references = world.images.get_or_init(|| plan.images());
-            let (revision, found) = futures::future::try_join(revision(world), resolved(world, references)).await?;
+            let place = |image: &Reference| plan.place_of(image);
+            let found = resolved(world, references, &place);
+            let (revision, found) = futures::future::try_join(revision(world), found).await?;
             return Ok(Planned::new(*plan, revision, found));
         }
         Draft::Dockerfile(draft) => draft,
     };
     let revision = revision(world).await?;
     let texts = texts(world, &draft, revision.as_deref()).await?;
-    let open = draft.open(&texts)?;
-    let references = world.images.get_or_init(|| open.images().to_vec());
-    let found = resolved(world, references).await?;
+    let told = |error| in_flags(world, &error);
+    let open = draft.open(&texts).map_err(told)?;
+    let references = world.images.get_or_init(|| open.images());
+    let found = resolved(world, references, &|image| open.place_of(image)).await?;
     let mut configs = BTreeMap::new();
     for (reference, image) in &found {
         configs.insert(reference.clone(), RuntimeConfig::parse(&world.blob(image.config)?));
     }
-    Ok(Planned::new(open.plan(&configs)?, revision, found))
+    Ok(Planned::new(open.plan(&configs).map_err(told)?, revision, found))
+}
+
+/// A Dockerfile on the command line has flags for what the spec says otherwise.
+fn in_flags(world: &World, error: &DockerfileError) -> anyhow::Error {
+    let text = error.to_string();
+    if world.args.input.dockerfile.is_none() {
+        return anyhow!(text);
+    }
+    anyhow!(FLAGS.iter().fold(text, |text, (field, flag)| text.replace(field, flag)))
 }
 
 impl Planned {
@@ -61,9 +73,15 @@ impl Planned {
     }
 }
 
-async fn resolved(world: &World, references: &[Reference]) -> anyhow::Result<Vec<(Reference, Resolved)>> {
+/// What `references` point to; `place` says where one is named.
+async fn resolved(
+    world: &World,
+    references: &[Reference],
+    place: &dyn Fn(&Reference) -> String,
+) -> anyhow::Result<Vec<(Reference, Resolved)>> {
     let resolve = async |reference: &Reference| {
-        let found = world.resolve(reference).await.with_context(|| format!("failed to resolve {reference}"))?;
+        let found = world.resolve(reference).await;
+        let found = found.with_context(|| format!("{}: failed to resolve {reference}", place(reference)))?;
         anyhow::Ok((reference.clone(), found))
     };
     futures::future::try_join_all(references.iter().map(resolve)).await

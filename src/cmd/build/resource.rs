@@ -19,6 +19,15 @@ use crate::{
 const FILE: &str = "minimalimage.yaml";
 const DOCKERFILE: &str = "Dockerfile";
 
+/// Fields of a spec, and the flags that say the same of a Dockerfile.
+pub const FLAGS: [(&str, &str); 5] = [
+    ("spec.dockerfile.args", "--build-arg"),
+    ("spec.dockerfile.secrets", "--secret"),
+    ("spec.dockerfile.target", "--target"),
+    ("spec.dockerfile.path", "--dockerfile"),
+    ("allowLargeBase", "--allow-large-base"),
+];
+
 /// Where the spec comes from, for messages, and the spec.
 ///
 /// # Errors

@@ -15,13 +15,21 @@ use crate::{
 
 use super::{Asked, Pass, Question, Trouble, image_pins};
 
+/// Images, and where each is named.
+pub(super) type Images = Vec<(Reference, String)>;
+
 impl Pass<'_> {
-    /// The images that have to be pinned before anything can be built.
-    pub(super) fn images(&self, draft: &Draft, revision: Option<&str>) -> Asked<Result<Vec<Reference>, Trouble>> {
-        match draft {
-            Draft::Complete(plan) => Ok(Ok(plan.images())),
-            Draft::Dockerfile(plan) => Ok(self.open(plan, revision)?.map(|open| open.images().to_vec())),
-        }
+    /// The images that have to be pinned before anything can be built, with where each is named.
+    pub(super) fn images(&self, draft: &Draft, revision: Option<&str>) -> Asked<Result<Images, Trouble>> {
+        let placed = |images: Vec<Reference>, place: &dyn Fn(&Reference) -> String| {
+            images.into_iter().map(|image| (image.clone(), place(&image))).collect()
+        };
+        Ok(match draft {
+            Draft::Complete(plan) => Ok(placed(plan.images(), &|image| plan.place_of(image))),
+            Draft::Dockerfile(plan) => {
+                self.open(plan, revision)?.map(|open| placed(open.images(), &|image| open.place_of(image)))
+            }
+        })
     }
 
     /// The whole plan of a build whose images are pinned.
@@ -37,10 +45,10 @@ impl Pass<'_> {
         let pins = image_pins(progress);
         let (mut questions, mut configs) = (Vec::new(), BTreeMap::new());
         for reference in open.images() {
-            let Some(digest) = pins.get(reference) else { continue };
+            let Some(digest) = pins.get(&reference) else { continue };
             let pinned = reference.repository().pinned(*digest);
             match self.facts.configs.get(&pinned) {
-                Some(Ok(config)) => drop(configs.insert(reference.clone(), config.clone())),
+                Some(Ok(config)) => drop(configs.insert(reference, config.clone())),
                 Some(Err(trouble)) => return Ok(Err(trouble.clone())),
                 None => questions.push(Question::Config(pinned)),
             }

@@ -329,10 +329,13 @@ impl Pass<'_> {
         };
         progress.images.clear();
         let mut questions = Vec::new();
-        for reference in images {
+        for (reference, place) in images {
             match self.facts.images.get(&reference) {
                 Some(Ok(image)) => progress.images.push(trigger::pinned(&reference, image)),
-                Some(Err(trouble)) => return Ok(Err((progress, trouble.clone()))),
+                Some(Err(Trouble { reason, message })) => {
+                    let trouble = Trouble { reason: *reason, message: format!("{place}: {message}") };
+                    return Ok(Err((progress, trouble)));
+                }
                 None => questions.push(Question::Image(reference)),
             }
         }

@@ -294,6 +294,15 @@ impl Outline {
 }
 
 impl Plan {
+    /// What names `image` first, to be put in front of what is wrong with it.
+    #[must_use]
+    pub fn place_of(&self, image: &Reference) -> String {
+        match self.stages.iter().find(|stage| stage.image.as_ref() == Some(image)) {
+            Some(stage) => format!("stage {}", stage.name),
+            None => "spec.image.base.image".to_owned(),
+        }
+    }
+
     /// Every image that has to be resolved: builder images and the base, each once.
     #[must_use]
     pub fn images(&self) -> Vec<Reference> {

@@ -1,6 +1,6 @@
 //! Which stages the target needs, by FROM and by COPY --from, and the images that they name.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use crate::domain::{
     dockerfile::{Dockerfile, Instruction, Located, Position, Problem, Word, mount::MountFlag, parse::closest},
@@ -38,8 +38,8 @@ pub(super) struct Graph {
     pub target: usize,
     /// What each stage begins from; none for stages that nothing needs.
     pub from: Vec<Option<From>>,
-    /// Every image of the needed stages, each once.
-    pub images: Vec<Reference>,
+    /// Every image of the needed stages, with the word that names it first.
+    pub images: BTreeMap<Reference, Located<String>>,
 }
 
 impl Graph {
@@ -65,8 +65,8 @@ impl Graph {
                 None
             })?,
         };
-        let mut graph = Self { target, from: vec![None; count], images: Vec::new() };
-        let (mut todo, mut images) = (vec![target], BTreeSet::new());
+        let mut graph = Self { target, from: vec![None; count], images: BTreeMap::new() };
+        let mut todo = vec![target];
         while let Some(index) = todo.pop() {
             let (Some(stage), Some(place)) = (dockerfile.stages.get(index), graph.from.get_mut(index)) else {
                 continue;
@@ -77,7 +77,10 @@ impl Graph {
             let from = from(dockerfile, globals, index, problems);
             match &from {
                 Some(From::Stage(earlier)) => todo.push(*earlier),
-                Some(From::Image(reference)) => drop(images.insert(reference.clone())),
+                Some(From::Image(reference)) => {
+                    let word = Located::new(stage.from.value.raw().to_owned(), stage.from.at);
+                    graph.images.entry(reference.clone()).or_insert(word);
+                }
                 _ => {}
             }
             // A FROM that makes no sense is a problem by now; its stage is looked at all the same.
@@ -85,12 +88,11 @@ impl Graph {
             for word in stage.instructions.iter().flat_map(|instruction| origins_of(&instruction.value)) {
                 match origin(dockerfile, &word, index, problems) {
                     Some(Origin::Stage(earlier)) => todo.push(earlier),
-                    Some(Origin::Image(reference)) => drop(images.insert(reference)),
+                    Some(Origin::Image(reference)) => drop(graph.images.entry(reference).or_insert(word)),
                     _ => {}
                 }
             }
         }
-        graph.images = images.into_iter().collect();
         Some(graph)
     }
 }

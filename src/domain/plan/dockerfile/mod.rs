@@ -198,8 +198,20 @@ fn secrets(text: &str) -> Vec<Value> {
 impl OpenDockerfile<'_> {
     /// The images that the needed stages are built from or copy from, each once.
     #[must_use]
-    pub fn images(&self) -> &[Reference] {
-        &self.graph.images
+    pub fn images(&self) -> Vec<Reference> {
+        self.graph.images.keys().cloned().collect()
+    }
+
+    /// Where `image` is named first, to be put in front of what is wrong with it.
+    #[must_use]
+    pub fn place_of(&self, image: &Reference) -> String {
+        let Some(word) = self.graph.images.get(image) else { return self.name.clone() };
+        let Position { line, column } = word.at;
+        let place = format!("{}:{line}:{column}", self.name);
+        // A bare word is more likely meant to be a stage.
+        let bare =
+            !self.dockerfile.stages.iter().any(|stage| stage.from.at == word.at) && !word.value.contains(['/', ':']);
+        if bare { format!("{place}: no stage is named `{}`, so it is an image", word.value) } else { place }
     }
 
     /// The plan, once the images' configs are known.

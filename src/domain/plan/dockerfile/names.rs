@@ -38,7 +38,7 @@ pub(super) fn names(open: &OpenDockerfile<'_>, built: &BTreeMap<usize, Built>) -
         let name = name.map_or_else(|| format!("stage-{index}"), |name| plain(&name.value));
         take(Origin::Stage(index), name, index);
     }
-    for (index, image) in open.graph.images.iter().enumerate() {
+    for (index, image) in open.graph.images.keys().enumerate() {
         take(Origin::Image(image.clone()), format!("image-{index}"), index);
     }
     let actions = built.values().flat_map(|built| &built.actions);

@@ -302,6 +302,22 @@ fn names_fit_kubernetes_and_do_not_meet() {
 }
 
 #[test]
+fn images_are_known_by_where_they_are_named() {
+    let draft = draft(json!({}));
+    let text = "ARG OF=b\nFROM a AS a\nFROM $OF AS b\nCOPY --from=a /x /\nFROM scratch\nCOPY --from=b /x /\nCOPY --from=nosuch /x /\n\
+                COPY --from=r.example.com/c /x /\n";
+    let open = draft.open(&BTreeMap::from([("Dockerfile".to_owned(), Some(text.to_owned()))])).unwrap();
+    let places: Vec<_> = open.images().iter().map(|image| open.place_of(image)).collect();
+    let expected = [
+        "Dockerfile:2:6",
+        "Dockerfile:3:6",
+        "Dockerfile:7:13: no stage is named `nosuch`, so it is an image",
+        "Dockerfile:8:13",
+    ];
+    assert_eq!(places, expected);
+}
+
+#[test]
 fn a_last_stage_that_runs_something_is_refused_with_the_way_out() {
     let error =
         try_plan(&draft(json!({})), &[("Dockerfile", "FROM ubuntu\nCOPY . .\nRUN make\nENTRYPOINT [\"/app\"]\n")]);
