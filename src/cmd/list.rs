@@ -32,6 +32,7 @@ struct Row {
     compressed_size: Option<u64>,
     base: Option<String>,
     ready: String,
+    suspended: bool,
 }
 
 /// Prints the list.
@@ -68,6 +69,7 @@ impl Row {
             compressed_size: size(image.map(|image| image.compressed_size)),
             base: image.and(status.base.as_ref()).map(|base| base.display_name.clone()),
             ready: ready.map_or_else(|| "Unknown".to_owned(), |ready| ready.status.clone()),
+            suspended: resource.spec.suspend,
         }
     }
 
@@ -90,7 +92,7 @@ impl Row {
             or_none(self.size.map(human_size)),
             or_none(self.compressed_size.map(human_size)),
             or_none(self.base.clone()),
-            self.ready.clone(),
+            if self.suspended { format!("{}, suspended", self.ready) } else { self.ready.clone() },
         ]
     }
 }
@@ -152,5 +154,8 @@ mod tests {
         assert_eq!(cells, expected);
         let cells = Row::new(&resource(json!({}))).cells(now);
         assert_eq!(cells, ["team", "app", "r.example.com/new", "-", "-", "-", "-", "-", "-", "Unknown"]);
+        let mut suspended = resource(json!({}));
+        suspended.spec.suspend = true;
+        assert_eq!(Row::new(&suspended).cells(now)[9], "Unknown, suspended");
     }
 }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{
+    mode::Mode,
     recipe::{CopyItem, Docker, Output, Parents},
     tree::{Entry, Kind, PARENT, TreePath, carries_directory, carries_parent},
 };
@@ -119,11 +120,15 @@ fn declared(output: &Output, entry: &Entry) -> Result<(), IntakeError> {
         };
         let parent = directory && is_parent(output.parents, entry, item);
         covered |= explains;
-        let mode_fits = match (&entry.kind, item.mode) {
+        let mode_fits = match (&entry.kind, &item.mode) {
             (Kind::Symlink(_), _) => entry.mode == 0o777,
             // What is in an archive has the modes that it says; only an agent adds, from what it fetched.
             _ if item.docker == Some(Docker::Add) => true,
-            (_, Some(mode)) => entry.mode == mode || directory && item.docker.is_some() && entry.mode == mode & 0o777,
+            (_, Some(Mode::Bits(mode))) => {
+                entry.mode == *mode || directory && item.docker.is_some() && entry.mode == mode & 0o777
+            }
+            // Only Dockerfiles have these, whose copies take files as they are.
+            (_, Some(Mode::Changes(_))) => item.docker.is_some(),
             // A copy that keeps owners takes files as they are, and so does a Dockerfile's.
             (_, None) => item.docker.is_some() || item.owner.is_none() || entry.mode & !plain == 0,
         };
@@ -177,7 +182,7 @@ mod tests {
         CopyItem {
             source: "/x".into(),
             destination,
-            mode,
+            mode: mode.map(Mode::Bits),
             owner: Some(USER),
             exclude: Vec::new(),
             parents: None,

@@ -19,6 +19,7 @@ pub mod job;
 pub mod layer;
 pub mod layer_reader;
 pub mod media_type;
+pub mod mode;
 pub mod observed;
 pub mod passwd;
 pub mod plan;

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    mode::Mode,
     remote::Remote,
     text::one_line,
     value::{Digest, ImagePath, Platform},
@@ -251,7 +252,7 @@ pub struct CopyItem {
     pub destination: Destination,
     /// Permission bits for all files and directories copied; none keeps those of the files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mode: Option<u32>,
+    pub mode: Option<Mode>,
     /// Numeric owner and group of everything copied; none keeps those of the files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<Owner>,
@@ -456,7 +457,7 @@ mod tests {
                     env.insert("A".into(), "2".into());
                 }
             }),
-            ("output mode", |r| r.outputs[0].items[0].mode = Some(0o755)),
+            ("output mode", |r| r.outputs[0].items[0].mode = Some(Mode::Bits(0o755))),
             ("output owner", |r| r.outputs[0].items[0].owner = None),
             ("output changes", |r| r.outputs[0].changes = true),
             ("output parents", |r| r.outputs[0].parents = Parents::Unusual),

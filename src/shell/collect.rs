@@ -26,6 +26,7 @@ use super::rooted::{Last, resolve};
 use crate::domain::{
     dockerfile::{Problem, ignore::Ignore},
     layer::LayerWriter,
+    mode::Mode,
     recipe::{CopyItem, Docker, Output, Owner},
     source::close_names,
     tree::{Attributes, Content, FileTree, Kind, PARENT, TreePath},
@@ -222,8 +223,8 @@ impl Collector<'_> {
         if self.tree.is_directory(&target) {
             return Ok(());
         }
-        // mkdir(2) knows the permission bits alone.
-        let mode = item.mode.map_or(PARENT.mode, |mode| mode & 0o777);
+        // mkdir(2) knows the permission bits alone; changes are for what is copied (BuildKit).
+        let mode = item.mode.as_ref().and_then(Mode::bits).map_or(PARENT.mode, |mode| mode & 0o777);
         let attributes = Attributes { mode, owner: item.owner.unwrap_or(PARENT.owner) };
         Ok(self.tree.insert(target, attributes, Content::Directory)?)
     }
@@ -260,9 +261,11 @@ impl Collector<'_> {
         if metadata.is_symlink() {
             return 0o777;
         }
-        if let Some(mode) = item.mode {
-            return mode;
-        }
+        let own = self.own_mode(item, metadata);
+        item.mode.as_ref().map_or(own, |mode| mode.of(own, metadata.is_dir()))
+    }
+
+    fn own_mode(&self, item: &CopyItem, metadata: &Metadata) -> u32 {
         let mode = metadata.mode();
         match self.scope {
             // As it is, as COPY --from has it.

@@ -224,6 +224,9 @@ async fn caches_of_the_registry_are_in_the_store_here() {
             layer_texts(&machine.path("home/layout")).pop().unwrap().1
         };
         assert_eq!([docker("one"), docker("two")], ["one\n", "one\ntwo\n"]);
+        let usage = String::from_utf8(machine.run(&["store", "du"]).stdout).unwrap();
+        let row = usage.lines().find(|line| line.starts_with("saved caches")).unwrap();
+        assert!(!row.contains(" 0B"), "{usage}");
     }
 }
 
@@ -311,7 +314,7 @@ async fn pruning_keeps_the_images() {
         machine.stage("echo content >out");
         let first = machine.build(&[]);
         let usage = String::from_utf8(machine.run(&["store", "du"]).stdout).unwrap();
-        assert!(usage.contains("builder layers"), "{usage}");
+        assert!(usage.contains("builder layers") && usage.contains("artifacts"), "{usage}");
         let said = String::from_utf8(
             machine
                 .command(&["store", "prune", "--dry-run"])

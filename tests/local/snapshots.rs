@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use serde_json::Value;
+
 use crate::support::{Machine, layer_texts, users};
 
 /// Two cuts, each behind a command that leaves something that is never the same twice; the first also removes, links and opens.
@@ -24,6 +26,14 @@ fn build(machine: &Machine, policy: &str, arguments: &[&str]) -> Vec<String> {
     texts.into_iter().find(|(path, _)| path == "seen").unwrap().1.lines().map(str::to_owned).collect()
 }
 
+/// How many steps of the first stage a build would not run.
+fn spared(machine: &Machine) -> u64 {
+    let plan = machine.run(&["plan", "--json", "."]);
+    let plan: Value = serde_json::from_slice(&plan.stdout).unwrap();
+    assert_eq!(plan["stages"][0]["state"], "run", "{plan}");
+    plan["stages"][0]["stepsInSnapshot"].as_u64().unwrap()
+}
+
 #[tokio::test]
 async fn only_what_a_change_reaches_runs_again() {
     for user in users() {
@@ -35,12 +45,21 @@ async fn only_what_a_change_reaches_runs_again() {
         let first = build(&machine, "Always", &[]);
         assert_eq!(first[2..], ["one", "source", "24711", "1777", "ls: /gone: No such file or directory"]);
 
+        let usage = String::from_utf8(machine.run(&["store", "du"]).stdout).unwrap();
+        let count = |kind: &str| {
+            let row = usage.lines().find_map(|line| line.strip_prefix(kind)).unwrap().trim();
+            row.split(' ').next().unwrap().to_owned()
+        };
+        assert_eq!([count("snapshots"), count("saved caches")], ["6", "0"], "{usage}");
+
         machine.file("input", "changed\n");
+        assert_eq!(spared(&machine), 3);
         let changed = build(&machine, "Always", &[]);
         assert_eq!((&changed[..2], &changed[3]), (&first[..2], &"changed".to_owned()));
         assert_eq!(changed[4..], first[4..], "modes, links and deletions are as they were");
 
         machine.file("lock", "two\n");
+        assert_eq!(spared(&machine), 1);
         let other = build(&machine, "Always", &[]);
         assert_eq!((&other[0], &other[2]), (&first[0], &"two".to_owned()));
         assert_ne!(other[1], first[1], "what was made from another file is made anew");

@@ -42,12 +42,12 @@ pub const FLUX_REQUESTED_AT: &str = "reconcile.fluxcd.io/requestedAt";
     status = "Status",
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
-    printcolumn(name = "Suspend", type_ = "boolean", json_path = ".spec.suspend"),
     printcolumn(name = "Size", type_ = "string", json_path = ".status.image.displaySize"),
     printcolumn(name = "Builder", type_ = "string", json_path = ".status.builderDisplaySize"),
     printcolumn(name = "Base", type_ = "string", json_path = ".status.base.displayName"),
     printcolumn(name = "Digest", type_ = "string", json_path = ".status.image.displayDigest"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Suspend", type_ = "boolean", priority = 1, json_path = ".spec.suspend"),
     printcolumn(name = "Revision", type_ = "string", priority = 1, json_path = ".status.source.revision"),
     printcolumn(name = "Image", type_ = "string", priority = 1, json_path = ".status.image.reference"),
     printcolumn(

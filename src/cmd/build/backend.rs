@@ -98,7 +98,7 @@ impl Backend for Local {
     }
 
     async fn cache(&self, key: Key) -> Option<Layer> {
-        self.world.store.known(&key)?.layers.into_iter().next()
+        self.world.store.saved_cache(&key)
     }
 
     async fn open_layer(&self, layer: &Layer) -> Result<LayerStream, AgentFailure> {

@@ -165,7 +165,7 @@ impl StageJob {
         for (index, layer) in sent.numbers.iter().zip(artifact.layers) {
             if let Some(key) = self.caches.get(*index) {
                 bytes += layer.size;
-                store.record(key, self.put_artifact(&[layer])?)?;
+                store.save_cache(key, self.put_artifact(&[layer])?)?;
             }
         }
         self.world.progress.state(&self.stage.name, &format!("caches kept, {}", human_size(bytes)));

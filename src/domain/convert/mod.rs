@@ -20,6 +20,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     dockerfile::{Dockerfile, Instruction, Position, Problem, ast::CopySource},
+    mode::Mode,
     plan::{LayerPlan, OutputReference, Plan},
     recipe::{CopyItem, Docker, Output, Step},
     value::Reference,
@@ -212,7 +213,12 @@ fn is_named_archive(name: &str) -> bool {
 
 /// A copy as the spec writes it; none and a problem where it has something that the spec has not.
 fn copy(from: &str, item: &CopyItem, at: Position, problems: &mut Vec<Problem>) -> Option<Copy> {
-    let unsaid = [(item.parents.is_some(), "--parents"), (!item.exclude.is_empty(), "--exclude")];
+    let changes = item.mode.as_ref().is_some_and(|mode| mode.bits().is_none());
+    let unsaid = [
+        (item.parents.is_some(), "--parents"),
+        (!item.exclude.is_empty(), "--exclude"),
+        (changes, "--chmod that changes modes"),
+    ];
     for (_, flag) in unsaid.iter().filter(|(there, _)| *there) {
         problems.push(Problem::new(at, flag, format!("copies of stages have no {flag}")));
     }
@@ -227,7 +233,7 @@ fn copy(from: &str, item: &CopyItem, at: Position, problems: &mut Vec<Problem>) 
         from: from.to_owned(),
         source: if item.source.is_empty() { ".".to_owned() } else { item.source.clone() },
         destination: format!("{path}{slash}"),
-        mode: item.mode.map(|mode| format!("{mode:04o}")),
+        mode: item.mode.as_ref().and_then(Mode::bits).map(|mode| format!("{mode:04o}")),
         owner: owner.map(|owner| format!("{}:{}", owner.uid, owner.gid)),
     })
     .filter(|_| unsaid.iter().all(|(there, _)| !there))

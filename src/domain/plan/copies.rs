@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::{
     api::v1alpha1::{Copy, PodSecurity},
     domain::{
+        mode::Mode,
         recipe::{CopyItem, Destination},
         value::ImagePath,
     },
@@ -77,7 +78,7 @@ pub(super) fn parse(copies: &[Copy], field: &str, problems: &mut Problems) -> Ve
         let item = CopyItem {
             source,
             destination: Destination { path, directory: copy.destination.ends_with('/') },
-            mode: mode(problems, format!("{field}.mode"), copy.mode.as_deref()),
+            mode: mode(problems, format!("{field}.mode"), copy.mode.as_deref()).map(Mode::Bits),
             owner: Some(owner(problems, format!("{field}.owner"), copy.owner.as_deref())),
             exclude: Vec::new(),
             parents: None,

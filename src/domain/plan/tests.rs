@@ -104,7 +104,10 @@ fn files_straight_from_the_source_need_a_stage_without_a_builder() {
     assert_eq!(plan.stages[0].name, SOURCE_STAGE);
     assert_eq!(plan.stages[0].image, None);
     let item = &plan.stages[0].outputs[0].items[0];
-    assert_eq!((item.source.as_str(), item.mode, item.owner), ("static", Some(0o444), Some(Owner { uid: 7, gid: 8 })));
+    assert_eq!(
+        (item.source.as_str(), item.mode.clone(), item.owner),
+        ("static", Some(crate::domain::mode::Mode::Bits(0o444)), Some(Owner { uid: 7, gid: 8 }))
+    );
 }
 
 #[test]

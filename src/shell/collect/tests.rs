@@ -129,7 +129,7 @@ fn modes_are_the_files_own_but_never_privileged() {
     };
     assert_eq!(modes(&[item("d", "/d")], Scope::Container), [0o775, 0o640, 0o755]);
     assert_eq!(modes(&[item("d", "/d")], Scope::Source), [0o755, 0o644, 0o755]);
-    let declared = CopyItem { mode: Some(0o4755), ..item("d/su", "/su") };
+    let declared = CopyItem { mode: Some(crate::domain::mode::Mode::Bits(0o4755)), ..item("d/su", "/su") };
     assert_eq!(modes(&[declared], Scope::Container), [0o4755]);
     // A copy that keeps owners takes files as they are.
     let kept = CopyItem { owner: None, ..item("d/su", "/su") };

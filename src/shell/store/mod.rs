@@ -24,7 +24,7 @@ use tempfile::NamedTempFile;
 pub use usage::Usage;
 
 use crate::domain::{
-    artifact::{self, Artifact},
+    artifact::{self, Artifact, Layer},
     changes::StageInputs,
     recipe::Key,
     value::{Digest, DigestHasher, Platform, Reference},
@@ -106,6 +106,7 @@ impl Store {
             "partial",
             "keys",
             "snapshots",
+            "saved",
             "inputs",
             "resolved",
             "chains",
@@ -221,6 +222,20 @@ impl Store {
     /// When the disk says no.
     pub fn put_snapshot(&self, key: &Key, artifact: Digest, made: i64) -> Result<(), StoreError> {
         self.put_json("snapshots", &key.to_string(), &(artifact, made))
+    }
+
+    /// The layer of the cache that was saved under `key`, if it is still there.
+    #[must_use]
+    pub fn saved_cache(&self, key: &Key) -> Option<Layer> {
+        self.artifact(self.json("saved", &key.to_string())?)?.layers.into_iter().next()
+    }
+
+    /// Remembers the artifact that holds a cache.
+    ///
+    /// # Errors
+    /// When the disk says no.
+    pub fn save_cache(&self, key: &Key, artifact: Digest) -> Result<(), StoreError> {
+        self.put_json("saved", &key.to_string(), &artifact)
     }
 
     /// What the stage `name` was last made from.

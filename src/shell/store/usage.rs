@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{Lock, Store, StoreError, open_lock};
 use crate::domain::value::Digest;
@@ -40,27 +40,41 @@ impl Store {
     /// What is there by kind.
     #[must_use]
     pub fn usage(&self) -> Vec<Usage> {
-        let kept = self.image_blobs();
-        let kinds = [
-            ("images and artifacts", "blobs"),
-            ("builder layers", "chains"),
-            ("caches", "caches"),
-            ("unfinished", "partial"),
-            ("leftovers", "runs"),
-        ];
-        let count = |(kind, folder): (&'static str, &str)| {
-            let mut usage = Usage { kind, count: 0, bytes: 0, prunable: 0 };
-            for entry in fs::read_dir(self.root.join(folder)).into_iter().flatten().flatten() {
-                let bytes = size(&entry.path());
-                usage.count += 1;
-                usage.bytes += bytes;
-                if !kept.contains(&entry.path()) {
-                    usage.prunable += bytes;
-                }
+        let (images, caches) = (self.image_blobs(), self.artifact_blobs::<Digest>("saved", |digest| digest));
+        let snapshots = self.artifact_blobs::<(Digest, i64)>("snapshots", |(digest, _)| digest);
+        let [mut of_images, mut of_snapshots, mut of_caches, mut others] =
+            ["images", "snapshots", "saved caches", "artifacts"].map(Usage::new);
+        for path in self.entries("blobs") {
+            // What an image shares with others stays with it.
+            if images.contains(&path) {
+                of_images.add(&path, false);
+            } else if snapshots.contains(&path) {
+                of_snapshots.add(&path, true);
+            } else if caches.contains(&path) {
+                of_caches.add(&path, true);
+            } else {
+                others.add(&path, true);
             }
+        }
+        let folders =
+            [("builder layers", "chains"), ("caches", "caches"), ("unfinished", "partial"), ("leftovers", "runs")];
+        let rest = folders.map(|(kind, folder)| {
+            let mut usage = Usage::new(kind);
+            self.entries(folder).for_each(|path| usage.add(&path, true));
             usage
-        };
-        kinds.into_iter().map(count).collect()
+        });
+        [of_images, others, of_snapshots, of_caches].into_iter().chain(rest).collect()
+    }
+
+    fn entries(&self, folder: &str) -> impl Iterator<Item = PathBuf> {
+        let entries = fs::read_dir(self.root.join(folder)).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path())
+    }
+
+    /// The blobs of the artifacts that the notes in `folder` name.
+    fn artifact_blobs<T: DeserializeOwned>(&self, folder: &str, named: impl Fn(T) -> Digest) -> BTreeSet<PathBuf> {
+        let notes = self.entries(folder).filter_map(|path| serde_json::from_slice(&fs::read(path).ok()?).ok());
+        notes.flat_map(|note| self.blobs_of(named(note))).collect()
     }
 
     /// Keeps every build from starting.
@@ -78,24 +92,35 @@ impl Store {
     #[must_use]
     pub fn prunable(&self, _hold: &Lock) -> Vec<PathBuf> {
         let kept = self.image_blobs();
-        let folders = ["blobs", "chains", "caches", "partial", "runs", "keys", "snapshots", "inputs", "resolved"];
-        let entries = folders.iter().flat_map(|folder| fs::read_dir(self.root.join(folder)).into_iter().flatten());
-        entries.flatten().map(|entry| entry.path()).filter(|path| !kept.contains(path)).collect()
+        let folders =
+            ["blobs", "chains", "caches", "partial", "runs", "keys", "snapshots", "saved", "inputs", "resolved"];
+        folders.iter().flat_map(|folder| self.entries(folder)).filter(|path| !kept.contains(path)).collect()
     }
 
     /// The blobs that the images on the list are made of.
     fn image_blobs(&self) -> BTreeSet<PathBuf> {
-        let mut kept = BTreeSet::new();
-        for image in self.images() {
-            kept.insert(self.blob(image.digest));
-            let manifest = self.read(image.digest).ok().flatten();
-            let Some(manifest) = manifest.and_then(|bytes| serde_json::from_slice::<Manifest>(&bytes).ok()) else {
-                continue;
-            };
-            kept.insert(self.blob(manifest.config.digest));
-            kept.extend(manifest.layers.iter().map(|layer| self.blob(layer.digest)));
-        }
-        kept
+        self.images().iter().flat_map(|image| self.blobs_of(image.digest)).collect()
+    }
+
+    /// The manifest `digest` and what it names.
+    fn blobs_of(&self, digest: Digest) -> Vec<PathBuf> {
+        let manifest = self.read(digest).ok().flatten();
+        let manifest = manifest.and_then(|bytes| serde_json::from_slice::<Manifest>(&bytes).ok());
+        let named = manifest.into_iter().flat_map(|manifest| std::iter::once(manifest.config).chain(manifest.layers));
+        std::iter::once(digest).chain(named.map(|entry| entry.digest)).map(|digest| self.blob(digest)).collect()
+    }
+}
+
+impl Usage {
+    fn new(kind: &'static str) -> Self {
+        Self { kind, count: 0, bytes: 0, prunable: 0 }
+    }
+
+    fn add(&mut self, path: &Path, prunable: bool) {
+        let bytes = size(path);
+        self.count += 1;
+        self.bytes += bytes;
+        self.prunable += if prunable { bytes } else { 0 };
     }
 }
 

@@ -5,6 +5,7 @@ use crate::domain::{
         Located, Position, Word,
         ast::{AddInstruction, CopyFiles, CopyInstruction, CopySource, Heredoc},
     },
+    mode::Mode,
     recipe::{CopyItem, Destination, Docker, Owner, TextFile},
     remote::Remote,
     tree,
@@ -22,7 +23,7 @@ const CHECKSUM: &str = "--checksum is for addresses: leave it out";
 
 /// What one instruction says of all its files.
 struct Common {
-    mode: Option<u32>,
+    mode: Option<Mode>,
     /// Numeric; none keeps the files' own.
     owner: Option<Owner>,
     /// By a name that only the container knows.
@@ -127,7 +128,8 @@ impl Work<'_> {
             // BuildKit downloads to files that nobody else can read.
             Remote::File { .. } => {
                 let docker = if adding.unpack == Some(true) { Docker::Add } else { Docker::Copy };
-                CopyItem { mode: item.mode.or(Some(0o600)), docker: Some(docker), ..item }
+                let mode = item.mode.as_ref().map_or(0o600, |mode| mode.of(0o600, false));
+                CopyItem { mode: Some(Mode::Bits(mode)), docker: Some(docker), ..item }
             }
             Remote::Git { .. } => item,
         };
@@ -140,13 +142,9 @@ impl Work<'_> {
             None => None,
             Some(word) => {
                 let text = self.word(word)?;
-                let Some(mode) = u32::from_str_radix(&text, 8).ok().filter(|mode| *mode <= 0o7777) else {
-                    let message =
-                        format!("`{text}` is not supported, expected octal permission bits, for example --chmod=0755");
-                    self.problem(word.at, word.value.raw(), message);
-                    return None;
-                };
-                Some(mode)
+                let mode = text.parse::<Mode>();
+                let mode = mode.map_err(|error| self.problem(word.at, word.value.raw(), format!("`{text}`: {error}")));
+                Some(mode.ok()?)
             }
         };
         // Files of the context belong to nobody in particular; those of a stage keep their owners (as BuildKit has it).
@@ -214,7 +212,8 @@ impl Work<'_> {
         let Destination { path, directory } = &common.destination;
         let path = if *directory { path.join(&heredoc.name) } else { Ok(path.clone()) };
         let path = path.map_err(|error| self.problem(at, &heredoc.name, error.to_string())).ok()?;
-        Some(TextFile { path, content, mode: common.mode.unwrap_or(0o644), owner: common.owner.unwrap_or_default() })
+        let mode = common.mode.as_ref().map_or(0o644, |mode| mode.of(0o644, false));
+        Some(TextFile { path, content, mode, owner: common.owner.unwrap_or_default() })
     }
 }
 
@@ -224,7 +223,7 @@ impl Common {
         CopyItem {
             source,
             destination: self.destination.clone(),
-            mode: self.mode,
+            mode: self.mode.clone(),
             owner: self.owner,
             exclude: self.exclude.clone(),
             parents: None,

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::domain::{
+    mode::Mode,
     plan::{Account, Draft, LayerPlan, OutputReference, SOURCE_STAGE},
     recipe::{Owner, Parents, RunMount, SecretFile, Step},
     remote::Remote,
@@ -241,7 +242,7 @@ fn copies_know_directories_owners_modes_and_exclusions() {
         step => panic!("{step:?}"),
     };
     let docs = item(4);
-    assert_eq!((docs.owner, docs.mode), (Some(Owner { uid: 1000, gid: 1000 }), Some(0o640)));
+    assert_eq!((docs.owner, docs.mode.clone()), (Some(Owner { uid: 1000, gid: 1000 }), Some(Mode::Bits(0o640))));
     assert_eq!(docs.exclude, ["*.md"]);
     assert_eq!(item(5).parents, Some(1));
     assert_eq!(item(0).owner, Some(Owner::default()));
@@ -337,7 +338,7 @@ fn what_cannot_be_done_is_said_with_its_place() {
         ("FROM scratch\nCOPY --from=1 /x /x\n", "2:", "only copy from stages before it"),
         ("FROM x AS build\nFROM scratch\nCOPY --from=biuld /x /x\n", "3:", "did you mean build"),
         ("FROM scratch\nCOPY --chown=app:app x /x\n", "2:", "needs numbers"),
-        ("FROM scratch\nCOPY --chmod=u+x x /x\n", "2:", "octal"),
+        ("FROM scratch\nCOPY --chmod=u+y x /x\n", "2:", "expected permission bits"),
         ("FROM scratch\nADD https://example.com/x /x\n", "2:5:", "add --checksum=sha256:"),
         ("FROM scratch\nADD a https://example.com/r.git#v1 /x/\n", "2:7:", "`v1` can move"),
         ("FROM scratch\nADD --checksum=sha256:0 a /x\n", "2:", "is for addresses"),
@@ -610,8 +611,9 @@ fn what_add_fetches_is_a_stage_without_a_container() {
     assert!(!git.uses_source() && stage.uses_source());
     // Both copies are of one download.
     assert_eq!(file.outputs.len(), 2);
-    let modes = file.outputs.iter().map(|output| (output.items[0].mode, output.items[0].owner)).collect::<Vec<_>>();
-    assert_eq!(modes, [(Some(0o600), Some(Owner { uid: 1, gid: 2 })), (Some(0o600), None)]);
+    let modes =
+        file.outputs.iter().map(|output| (output.items[0].mode.clone(), output.items[0].owner)).collect::<Vec<_>>();
+    assert_eq!(modes, [(Some(Mode::Bits(0o600)), Some(Owner { uid: 1, gid: 2 })), (Some(Mode::Bits(0o600)), None)]);
     assert_eq!(file.places.sources.values().collect::<Vec<_>>(), ["Dockerfile:10"]);
     // Named for where it comes first, and never like a stage that is only shown.
     let names = |text: &str| {
