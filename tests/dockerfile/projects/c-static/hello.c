@@ -1,0 +1,3 @@
+#include <stdio.h>
+
+int main(int count, char **words) { return puts(words[count - 1]) < 0; }

@@ -1,0 +1,4 @@
+#pragma once
+#include <string>
+
+int parse(const std::string &text);

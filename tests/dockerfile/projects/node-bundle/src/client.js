@@ -1,0 +1,2 @@
+import ms from "ms";
+document.title = ms(2000);
