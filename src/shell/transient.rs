@@ -91,7 +91,10 @@ impl Transient {
         if let Some(above) = full.parent() {
             self.0.make_missing(root, above)?;
         }
-        // create_new: what is there is the image's own and is not overwritten.
+        if fs::symlink_metadata(&full).is_ok_and(|there| !there.is_dir()) {
+            self.0.set_aside(root, &full)?;
+        }
+        // create_new: nothing of the image's own is overwritten.
         let mut opened = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&full)?;
         self.0.made(full.clone());
         opened.write_all(value)?;
@@ -230,14 +233,19 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_never_replaces_a_file() {
+    fn a_secret_takes_the_place_of_a_file_for_a_while_and_of_no_directory() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("s"), "image").unwrap();
         let file = Some(SecretFile { path: "/s".parse().unwrap(), mode: 0o400, owner: own() });
         let mount = RunMount::Secret { variable: "S".into(), file, env: None };
+        let seen = || fs::read_to_string(directory.path().join("s")).unwrap();
         let mut transient = Transient::default();
-        assert!(transient.enter(directory.path(), &mount, |_| Some("secret".into())).is_err());
+        transient.enter(directory.path(), &mount, |_| Some("secret".into())).unwrap();
+        assert_eq!(seen(), "secret");
         transient.leave().unwrap();
-        assert_eq!(fs::read_to_string(directory.path().join("s")).unwrap(), "image");
+        assert_eq!(seen(), "image");
+        fs::remove_file(directory.path().join("s")).unwrap();
+        fs::create_dir(directory.path().join("s")).unwrap();
+        assert!(transient.enter(directory.path(), &mount, |_| Some("secret".into())).is_err());
     }
 }

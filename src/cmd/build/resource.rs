@@ -18,6 +18,8 @@ use crate::{
 /// The files that are built when none is named.
 const FILE: &str = "minimalimage.yaml";
 const DOCKERFILE: &str = "Dockerfile";
+/// Bytes that a variable may have with its name (execve(2): 128 KiB).
+const MOST_SECRET: usize = 131_000;
 
 /// Fields of a spec, and the flags that say the same of a Dockerfile.
 pub const FLAGS: [(&str, &str); 5] = [
@@ -110,10 +112,15 @@ pub fn secrets(args: &InputArgs, dockerfile: Option<&DockerfileSpec>) -> anyhow:
         })?;
         let value = match &given.from {
             SecretFrom::File(path) => {
-                fs::read_to_string(path).with_context(|| format!("failed to read {}", path.display()))?
+                fs::read_to_string(path).with_context(|| format!("failed to read {} as text", path.display()))?
             }
             SecretFrom::Variable(name) => std::env::var(name).with_context(|| format!("--secret {id}: {name}"))?,
         };
+        // They go the way that Secrets take in a Pod.
+        anyhow::ensure!(
+            value.len() <= MOST_SECRET && !value.contains('\0'),
+            "--secret {id}: secrets travel as variables: text without NUL, of {MOST_SECRET} bytes at most"
+        );
         anyhow::Ok((format!("{SECRET_VARIABLE}{index}"), value))
     };
     wanted.map(value).collect()
