@@ -6,6 +6,7 @@ mod front;
 mod published;
 mod snapshots;
 mod stages;
+mod start;
 mod trigger;
 
 use std::{collections::BTreeMap, time::Duration};

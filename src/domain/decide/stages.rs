@@ -11,26 +11,24 @@ use crate::{
         v1alpha1::{Progress, SourceStatus, StageState, StageStatus, Status},
     },
     domain::{
-        artifact::{Artifact, Layer},
+        artifact::Artifact,
         caches::KeepCaches,
         image::SourcedLayer,
-        job::{self, StageRun},
+        job::StageRun,
         observed::{JobFact, JobFailure, JobState},
-        plan::{LayerPlan, OutputReference, Pins, Plan, StagePlan, TIMEOUT_ADVICE},
+        plan::{LayerPlan, Pins, Plan, StagePlan, TIMEOUT_ADVICE},
         recipe::{Key, Recipe},
         settings::backoff,
-        task::{AgentMessage, SourceTask, StageTask},
+        task::AgentMessage,
         value::Reference,
     },
 };
 
 use super::{
-    Asked, Kept, Pass, Publication, PublicationLayer, Question, Slot, Trouble, pinned_digest,
+    Asked, Kept, Pass, Publication, PublicationLayer, Question, Trouble, pinned_digest,
     snapshots::{From, after},
 };
 
-/// A task travels in one environment variable, which Linux bounds at 128 KiB (MAX_ARG_STRLEN).
-const TASK_BYTES: usize = 120 * 1024;
 /// First wait before an interrupted stage is started again.
 const FIRST_RETRY: Duration = Duration::from_secs(5);
 
@@ -83,18 +81,18 @@ pub(super) struct Walk<'a> {
     pub(super) pass: &'a Pass<'a>,
     pub(super) plan: &'a Plan,
     pub(super) progress: &'a Progress,
-    pins: &'a Pins,
+    pub(super) pins: &'a Pins,
     pub(super) stages: Stages,
     questions: Vec<Question>,
-    startable: Vec<Startable<'a>>,
+    pub(super) startable: Vec<Startable<'a>>,
 }
 
 /// A stage whose inputs are there and that nobody has run yet.
 pub(super) struct Startable<'a> {
     pub(super) stage: &'a StagePlan,
     pub(super) recipe: Recipe,
-    key: Key,
-    attempt: u32,
+    pub(super) key: Key,
+    pub(super) attempt: u32,
     pub(super) from: From,
 }
 
@@ -257,7 +255,7 @@ impl<'a> Walk<'a> {
         self.stages.keep.extend(keys.map(keep));
     }
 
-    fn cache_keys(&self, stage: &StagePlan) -> Vec<Key> {
+    pub(super) fn cache_keys(&self, stage: &StagePlan) -> Vec<Key> {
         let meta = &self.pass.image.metadata;
         let [namespace, name] = [&meta.namespace, &meta.name].map(|text| text.as_deref().unwrap_or_default());
         self.plan.cache_keys(stage, &format!("{namespace}/{name}"))
@@ -341,68 +339,6 @@ impl<'a> Walk<'a> {
             self.start()?;
         }
         Ok(self.stages)
-    }
-
-    /// Starts what can be started, once the queue lets this build in.
-    fn start(&mut self) -> Asked<()> {
-        let facts = self.pass.facts;
-        let has_secret = self.plan.outline.source.as_ref().and_then(|source| source.secret()).is_some();
-        let needs_host = has_secret && self.startable.iter().any(|next| next.recipe.uses_source());
-        let mut questions = self.snapshot_questions(&self.startable);
-        if facts.slot.is_none() {
-            questions.push(Question::Slot);
-        }
-        if needs_host && facts.credential_host.is_none() {
-            questions.push(Question::CredentialHost);
-        }
-        if !questions.is_empty() {
-            return Err(questions);
-        }
-        if let Some(Slot::Queued(message)) = &facts.slot {
-            self.stages.waits.push((Reason::Queued, message.clone()));
-            return Ok(());
-        }
-        if let Some(Err(trouble)) = &facts.credential_host {
-            self.stages.trouble = Some(trouble.clone());
-            return Ok(());
-        }
-        for next in std::mem::take(&mut self.startable) {
-            let name = &next.stage.name;
-            let run = self.run(&next);
-            if serde_json::to_vec(&run.task).map_or(0, |task| task.len()) > TASK_BYTES {
-                let message = format!(
-                    "stage {name} with its script and inline files is over {TASK_BYTES} bytes: move them to the source"
-                );
-                self.stages.trouble = Some(Trouble { reason: Reason::InvalidSpec, message });
-                return Ok(());
-            }
-            if let Some(status) = self.stages.status.iter_mut().find(|status| status.name == *name) {
-                status.state = StageState::Waiting;
-                status.message = Some("its Job is being created".into());
-            }
-            self.stages.start.push(run);
-            self.stages.live = true;
-        }
-        Ok(())
-    }
-
-    fn run(&self, next: &Startable) -> StageRun {
-        let revision = self.pins.revision.as_deref().unwrap_or_default();
-        let host = self.pass.facts.credential_host.as_ref().and_then(|host| host.as_ref().ok()?.as_deref());
-        let source = self.plan.outline.source.as_ref().and_then(|source| {
-            Some(SourceTask { origin: source.origin(revision, host)?, directory: source.directory.clone() })
-        });
-        let inputs = next.stage.inputs.iter().filter_map(|input| self.layer(input).cloned()).collect();
-        let cache = (&self.plan.outline.cache, self.progress.no_cache.is_some());
-        let task = job::task(next.stage, next.recipe.clone(), source, inputs, cache, self.pass.settings);
-        let (start, snapshots) = self.start_of(next);
-        let caches = self.cache_keys(next.stage);
-        let task = StageTask { snapshots, caches, ..task };
-        StageRun { stage: next.stage.clone(), key: next.key, attempt: next.attempt, task, start }
-    }
-
-    fn layer(&self, from: &OutputReference) -> Option<&Layer> {
-        self.stages.artifacts.get(&from.stage)?.layers.get(from.output)
     }
 }
 

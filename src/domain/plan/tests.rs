@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::domain::recipe::Parents;
+use crate::domain::recipe::{Owner, Parents};
 
 fn spec(value: Value) -> MinimalImageSpec {
     serde_json::from_value(value).unwrap()

@@ -1,5 +1,6 @@
 //! A Dockerfile as a plan: read it, say which images it names, and turn its stages into those that `spec.stages` would give.
 
+mod config;
 mod copy;
 mod doubts;
 mod finish;

@@ -1,0 +1,169 @@
+//! The spec read: what it says by itself, and all that is wrong with it.
+
+use std::time::Duration;
+
+use crate::{
+    api::v1alpha1::{DockerfileSpec, ImageSpec, MinimalImageSpec, PodSecurity},
+    domain::{
+        image::ImageConfig,
+        recipe::{Owner, TextFile},
+        snapshot::Keeping,
+        value::{ImagePath, Reference, Repository},
+    },
+};
+
+use super::{DockerfilePlan, Draft, Outline, Plan, Problems, SourcePlan, sources, stages};
+
+pub(super) fn draft(spec: &MinimalImageSpec, problems: &mut Problems) -> Option<Draft> {
+    let source = spec.source.as_ref().and_then(|source| sources::plan(source, problems));
+    let platform = spec.platforms.first().map_or("linux/amd64", String::as_str).parse();
+    let platform = problems.take("platforms[0]", platform);
+    let interval = duration(problems, "interval", &spec.interval);
+    let base = spec.image.base.image.as_ref().map(|base| base.reference.parse::<Reference>());
+    let base = base.and_then(|base| problems.take("image.base.image.reference", base));
+    let repository = problems.take("destination.repository", spec.destination.repository.parse::<Repository>());
+    let cache = match &spec.cache {
+        Some(cache) => problems.take("cache.repository", cache.repository.parse()),
+        None => repository.as_ref().map(|repository| repository.with_suffix("-cache")),
+    };
+    check_tags(spec, source.as_ref(), problems);
+    check_image(&spec.image, problems);
+    let default = if spec.dockerfile.is_some() { PodSecurity::Baseline } else { PodSecurity::Restricted };
+    let pod_security = spec.pod_security.unwrap_or(default);
+    let front = front(spec, pod_security, base, problems);
+    let moves = source.as_ref().is_some_and(|source| source.pinned_revision().is_none());
+    let outline = Outline {
+        source,
+        platform: platform?,
+        repository: repository?,
+        tags: spec.destination.tags.clone(),
+        cache: cache?,
+        pod_security,
+        snapshots: keeping(spec, problems)?,
+        interval: interval?,
+        can_change: moves,
+    };
+    Some(front?.with(outline))
+}
+
+/// The part of a draft that differs between the two ways to give stages.
+enum Front {
+    Stages { graph: stages::Graph, base: Option<Reference>, image: ImageConfig },
+    Dockerfile { spec: Box<DockerfileSpec>, image: ImageConfig, files: Vec<TextFile> },
+}
+
+impl Front {
+    fn with(self, outline: Outline) -> Draft {
+        match self {
+            Self::Stages { graph: stages::Graph { stages, skipped, layers }, base, image } => {
+                let mut plan = Plan { outline, stages, skipped, base, layers, image, warnings: Vec::new() };
+                plan.outline.can_change |= plan.images().iter().any(|image| image.digest().is_none());
+                Draft::Complete(Box::new(plan))
+            }
+            // Which images a Dockerfile names is not known yet; a look that finds nothing new costs little.
+            Self::Dockerfile { spec, image, files } => {
+                let outline = Outline { can_change: true, ..outline };
+                Draft::Dockerfile(Box::new(DockerfilePlan { outline, spec: *spec, image, files }))
+            }
+        }
+    }
+}
+
+fn front(
+    spec: &MinimalImageSpec,
+    security: PodSecurity,
+    base: Option<Reference>,
+    problems: &mut Problems,
+) -> Option<Front> {
+    let image = ImageConfig::from(&spec.image);
+    let Some(dockerfile) = &spec.dockerfile else {
+        let graph = stages::plan(spec, security, base.is_some(), problems)?;
+        return Some(Front::Stages { graph, base, image });
+    };
+    if !spec.stages.is_empty() {
+        problems.add("dockerfile", "give either stages or dockerfile, not both");
+    }
+    if spec.source.is_none() && dockerfile.inline.is_none() {
+        problems.add("dockerfile", "there is no spec.source that could hold it: give a source, or dockerfile.inline");
+    }
+    let own =
+        ImageConfig { labels: image.labels.clone(), annotations: image.annotations.clone(), ..Default::default() };
+    if image != own || base.is_some() || !spec.image.copy.is_empty() {
+        problems.add(
+            "image",
+            "with dockerfile only labels, annotations and files can be given; the rest comes from the Dockerfile",
+        );
+    }
+    if let Some(timeout) = &dockerfile.pod.timeout {
+        duration(problems, "dockerfile.pod.timeout", timeout);
+    }
+    let files = stages::planned_files(&spec.image.files, problems);
+    Some(Front::Dockerfile { spec: Box::new(dockerfile.clone()), image, files })
+}
+
+fn keeping(spec: &MinimalImageSpec, problems: &mut Problems) -> Option<Keeping> {
+    let Some(given) = spec.dockerfile.as_ref().and_then(|dockerfile| dockerfile.snapshots.as_ref()) else {
+        return Some(Keeping::default());
+    };
+    let max_age = duration(problems, "dockerfile.snapshots.maxAge", &given.max_age)?;
+    Some(Keeping { policy: given.policy, max_age })
+}
+
+fn check_tags(spec: &MinimalImageSpec, source: Option<&SourcePlan>, problems: &mut Problems) {
+    for (index, tag) in spec.destination.tags.iter().enumerate() {
+        let field = format!("destination.tags[{index}]");
+        let mut rest = tag.as_str();
+        while let Some((_, after)) = rest.split_once("$(") {
+            let (name, after) = after.split_once(')').unwrap_or((after, ""));
+            match name {
+                "commit" | "commitShort" if !source.is_some_and(SourcePlan::is_git) => {
+                    problems.add(&field, format!("$({name}) needs a git source"));
+                }
+                "commit" | "commitShort" | "timestamp" | "generation" => {}
+                _ => problems.add(
+                    &field,
+                    format!("$({name}) is unknown, expected $(commit), $(commitShort), $(timestamp) or $(generation)"),
+                ),
+            }
+            rest = after;
+        }
+    }
+}
+
+fn check_image(image: &ImageSpec, problems: &mut Problems) {
+    if let Some(directory) = &image.working_dir {
+        problems.take("image.workingDir", directory.parse::<ImagePath>());
+    }
+    for (index, volume) in image.volumes.iter().enumerate() {
+        problems.take(format!("image.volumes[{index}]"), volume.parse::<ImagePath>());
+    }
+}
+
+pub(super) fn duration(problems: &mut Problems, field: &str, text: &str) -> Option<Duration> {
+    let parsed = text.parse::<kube::core::Duration>().map_err(|error| format!("`{text}` is no duration: {error}"));
+    let duration = Duration::from(problems.take(field, parsed)?);
+    if duration < Duration::from_secs(1) {
+        problems.add(field, format!("`{text}` is too short, expected at least 1s"));
+        return None;
+    }
+    Some(duration)
+}
+
+/// Permission bits from their octal text.
+pub(super) fn mode(problems: &mut Problems, field: String, text: Option<&str>) -> Option<u32> {
+    let parsed = u32::from_str_radix(text?, 8).map_err(|_| "expected octal permission bits, for example \"0755\"");
+    problems.take(field, parsed)
+}
+
+/// Numeric owner from `uid[:gid]`; the group is the user's number when it is left out, as in COPY --chown.
+pub(super) fn owner(problems: &mut Problems, field: String, text: Option<&str>) -> Owner {
+    let Some(text) = text else { return Owner::default() };
+    let (uid, gid) = text.split_once(':').unwrap_or((text, text));
+    match (uid.parse(), gid.parse()) {
+        (Ok(uid), Ok(gid)) => Owner { uid, gid },
+        _ => {
+            problems.add(field, format!("`{text}` is no numeric owner, expected for example \"65532:65532\""));
+            Owner::default()
+        }
+    }
+}
