@@ -81,6 +81,8 @@ pub(super) fn world(mut args: BuildArgs, secrets: bool) -> anyhow::Result<(Arc<W
         None => None,
     };
     let (file, mut spec) = resource::spec(&mut args.input)?;
+    let nowhere = args.input.dockerfile.is_some() && args.input.tag.is_empty();
+    anyhow::ensure!(!(args.push && nowhere), "--push needs --tag REGISTRY/NAME:TAG, which says where to");
     let hidden = context.is_some() && spec.source.as_ref().is_some_and(|source| source.inline.is_some());
     let nameless = if context.is_some() { resource::with_context(&mut spec) } else { Vec::new() };
     let draft = draft(&file, &spec)?;

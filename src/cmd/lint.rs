@@ -85,7 +85,12 @@ fn look_at(file: &Path) -> anyhow::Result<Vec<Finding>> {
             let refused = refusals(&text, true);
             let not_minimal = refusals(&text, false).into_iter().filter(|problem| !refused.contains(problem));
             findings.extend(not_minimal.map(|problem| finding(Severity::Warning, NOT_MINIMAL, problem)));
-            findings.extend(refused.into_iter().map(|problem| finding(Severity::Error, REFUSED, problem)));
+            // An error takes the place of a warning about the same words.
+            let at = |finding: &Finding| (finding.line, finding.column);
+            let refused: Vec<_> =
+                refused.into_iter().map(|problem| finding(Severity::Error, REFUSED, problem)).collect();
+            findings.retain(|warning| !refused.iter().any(|error| at(error) == at(warning)));
+            findings.extend(refused);
             findings.sort_by_key(|finding| (finding.line, finding.column));
             findings
         }

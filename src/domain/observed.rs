@@ -9,7 +9,7 @@ use k8s_openapi::api::{
 use crate::api::conditions::{Reason, truncated};
 
 use super::{
-    job::{ATTEMPT_ANNOTATION, KEY_ANNOTATION, SNAPSHOT_ANNOTATION, STAGE_LABEL},
+    job::{ATTEMPT_ANNOTATION, GENERATION_ANNOTATION, KEY_ANNOTATION, SNAPSHOT_ANNOTATION, STAGE_LABEL},
     plan::TIMEOUT_ADVICE,
     snapshot::Prefix,
     task::{AGENT_CONTAINER, AgentFailure, AgentMessage, BUILD_CONTAINER, FailureReason, Sent},
@@ -29,6 +29,8 @@ pub struct JobFact {
     pub key: String,
     /// Which try it is.
     pub attempt: u32,
+    /// The generation of the spec that its Pod was made for.
+    pub generation: i64,
     /// Whether it is being deleted.
     pub deleting: bool,
     /// When it was created.
@@ -124,6 +126,8 @@ pub fn job_fact(job: &Job, pods: &[Pod], events: &[Event]) -> Option<JobFact> {
         stage: meta.labels.as_ref()?.get(STAGE_LABEL)?.clone(),
         key: annotation(KEY_ANNOTATION)?,
         attempt: annotation(ATTEMPT_ANNOTATION)?.parse().ok()?,
+        // Jobs of older versions do not say.
+        generation: annotation(GENERATION_ANNOTATION).and_then(|text| text.parse().ok()).unwrap_or_default(),
         deleting: meta.deletion_timestamp.is_some(),
         created: meta.creation_timestamp.as_ref().map(|time| time.0),
         started: newest.and_then(|pod| Some(pod.status.as_ref()?.start_time.as_ref()?.0)),
@@ -199,7 +203,7 @@ fn pod_state(pod: &Pod) -> JobState {
     if let Some(terminated) = build.and_then(|build| build.state.as_ref()?.terminated.as_ref()) {
         match terminated.reason.as_deref() {
             Some("OOMKilled") => {
-                let message = "the stage was killed for want of memory: raise its resources.limits.memory";
+                let message = "the stage was killed for want of memory: raise resources.limits.memory of its entry in spec.stages, or of spec.dockerfile.pod";
                 return failed(Reason::OutOfMemory, message, build, at, false);
             }
             Some("StartError" | "ContainerCannotRun") => {
@@ -268,7 +272,10 @@ fn waiting(pod: &Pod, containers: &[Option<&ContainerStatus>]) -> JobState {
                 let message = format!("there is no PersistentVolumeClaim {claim}: create it in this namespace");
                 waits(Reason::ReferenceNotFound, &message)
             }
-            None => waits(Reason::Unschedulable, &truncated(message, 600)),
+            None => {
+                let advice = "no node takes its Pod: look at its resources, nodeSelector, tolerations and affinity";
+                waits(Reason::Unschedulable, &format!("{advice}; {}", truncated(message, 600)))
+            }
         };
     }
     let waiting =
@@ -282,8 +289,15 @@ fn waiting(pod: &Pod, containers: &[Option<&ContainerStatus>]) -> JobState {
             "CreateContainerError" | "RunContainerError" | "CrashLoopBackOff" => Reason::PodRejected,
             _ => continue,
         };
-        let detail = wait.message.as_deref().or(wait.reason.as_deref()).unwrap_or_default();
-        let message = format!("{} ({}): {}", status.name, status.image, truncated(detail, 500));
+        let detail = truncated(wait.message.as_deref().or(wait.reason.as_deref()).unwrap_or_default(), 500);
+        let message = match reason {
+            Reason::ReferenceNotFound => {
+                format!(
+                    "what its env, or spec.dockerfile.secrets, takes from Secrets and ConfigMaps is not there: {detail}"
+                )
+            }
+            _ => format!("{} ({}): {detail}", status.name, status.image),
+        };
         return JobState::Waiting { reason, message, has_pod: true, build: status.name == BUILD_CONTAINER };
     }
     waits(Reason::Building, "its containers are being started")

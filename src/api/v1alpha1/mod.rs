@@ -153,7 +153,8 @@ pub struct Destination {
 
     /// Tags that the image gets. `$(commit)`, `$(commitShort)` (12 digits), `$(timestamp)` (the build's start in UTC,
     /// as 20260131T235959Z) and `$(generation)` are replaced; an unknown name is an error. A change here alone pushes
-    /// tags without building. Default: [latest]. Example: [latest, "$(commit)"].
+    /// tags without building. A tag is whose image was pushed last: two MinimalImages should not share one.
+    /// Default: [latest]. Example: [latest, "$(commit)"].
     #[serde(default = "default_tags")]
     #[schemars(length(min = 1, max = 16), inner(length(min = 1, max = 128)))]
     #[x_kube(merge_strategy = ListMerge::Set)]

@@ -37,7 +37,7 @@ pub struct Transfer<'a> {
 }
 
 impl Progress {
-    /// Lines as standard error can show them; none when `quiet`.
+    /// Lines as standard error can show them; warnings alone when `quiet`.
     #[must_use]
     pub fn new(quiet: bool) -> Self {
         let terminal = (!quiet && io::stderr().is_terminal()).then(MultiProgress::new);
@@ -67,7 +67,7 @@ impl Progress {
 
     /// Something that people should know of.
     pub fn warn(&self, words: &str) {
-        self.line(&format!("warning: {words}"));
+        self.print(&format!("warning: {words}"));
     }
 
     /// Begins to count bytes.
@@ -94,9 +94,12 @@ impl Progress {
     }
 
     fn line(&self, text: &str) {
-        if self.quiet {
-            return;
+        if !self.quiet {
+            self.print(text);
         }
+    }
+
+    fn print(&self, text: &str) {
         // A terminal that is gone must not stop the build.
         let _ = match &self.terminal {
             Some(terminal) => terminal.println(text),

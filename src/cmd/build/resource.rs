@@ -41,6 +41,10 @@ pub fn spec(args: &mut InputArgs) -> anyhow::Result<(PathBuf, MinimalImageSpec)>
     if let Some(path) = args.dockerfile.clone() {
         return Ok((path.clone(), of_dockerfile(args, &path)?));
     }
+    if args.file.is_none() && !Path::new(FILE).exists() {
+        let places = args.context.as_ref().map(|context| format!("in {} ", context.display())).unwrap_or_default();
+        bail!("there is neither a {FILE} {places}nor a {DOCKERFILE}: name one with --file or --dockerfile");
+    }
     let file = args.file.clone().unwrap_or_else(|| FILE.into());
     let text = fs::read_to_string(&file).with_context(|| format!("failed to read {}", file.display()))?;
     if file.file_name().is_some_and(|name| name.to_string_lossy().contains(DOCKERFILE)) {

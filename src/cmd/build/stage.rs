@@ -317,6 +317,9 @@ impl StageJob {
         let words = String::from_utf8_lossy(words.get(..words.len().min(LAST_WORDS)).unwrap_or_default()).into_owned();
         if failure.reason == FailureReason::StepFailed && !words.trim().is_empty() {
             text = format!("{text}; its last lines:\n{}", words.trim_end());
+            if let Some(advice) = self.stage.account.denied(&words) {
+                text = format!("{text}\n{advice}");
+            }
         }
         anyhow!(text)
     }

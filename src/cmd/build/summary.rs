@@ -121,9 +121,15 @@ impl Summary {
         let text = match (args.quiet, args.json) {
             (true, _) => self.digest.to_string(),
             (false, true) => json,
-            (false, false) => self.table(),
+            (false, false) => format!("{}\n{}", self.table().trim_end(), self.names(args.push)),
         };
         writeln!(io::stdout().lock(), "{}", text.trim_end()).context("failed to print the result")
+    }
+
+    /// What the image is called, and where.
+    fn names(&self, pushed: bool) -> String {
+        let tags = if self.tags.is_empty() { "no tag".to_owned() } else { self.tags.join(", ") };
+        if pushed { format!("pushed: {tags}\n") } else { format!("tags: {tags}\n") }
     }
 
     fn table(&self) -> String {

@@ -61,11 +61,9 @@ impl Answers<'_> {
             for key in &kept.keys {
                 cache.record(&self.world.signer, key, image.digest, size).await.map_err(failed)?;
             }
-            let (stage, steps) = (&keep.stage, kept.steps);
-            told.push(format!(
-                "stage {stage}: the work of its first {steps} steps is kept, {own} more, as {}",
-                image.digest
-            ));
+            let stage = &keep.stage;
+            let steps = if kept.steps == 1 { "step".to_owned() } else { format!("{} steps", kept.steps) };
+            told.push(format!("stage {stage}: the work of its first {steps} is kept, {own} more, as {}", image.digest));
         }
         self.forget(keep.artifact).await;
         Ok(told)

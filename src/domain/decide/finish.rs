@@ -194,6 +194,9 @@ impl Pass<'_> {
             let last = last.into_iter().rev().collect::<Vec<_>>().join(" | ");
             message = format!("{message}; last lines: {}", truncated(&last, 400));
         }
+        if let Some(advice) = failure.advice {
+            message = format!("{message}; {advice}");
+        }
         if failure.failure.reason == Reason::StageFailed {
             message = format!(
                 "{message}; all of them: kubectl logs --namespace {} job/{} --container build",

@@ -74,6 +74,8 @@ pub(super) struct StageFailure {
     pub stage: String,
     pub job: String,
     pub failure: JobFailure,
+    /// What to do.
+    pub advice: Option<&'static str>,
 }
 
 /// One way through the stages of a build, collecting what is known, asked and startable.
@@ -172,6 +174,12 @@ impl<'a> Walk<'a> {
             } if job.snapshot.is_some() => return Some(self.without_snapshot(job, message)),
             JobState::Failed(JobFailure { reason: Reason::PodRejected, message, .. }) if job.snapshot.is_some() => {
                 return Some(self.without_snapshot(job, message));
+            }
+            // What holds it up may be what the new spec does otherwise; nothing of the user's ran yet.
+            JobState::Waiting { reason, .. } if reason.is_trouble() && job.generation < self.progress.generation => {
+                status.state = StageState::Waiting;
+                status.message = Some("its Pod is made anew for the changed spec".into());
+                return Some(job.attempt + 1);
             }
             JobState::Waiting { reason, message, has_pod, .. } => {
                 if let Some(failure) = self.too_late(job, message) {
@@ -293,7 +301,10 @@ impl<'a> Walk<'a> {
         let outside = failure.reason.first_retry().filter(|_| failure.reason != Reason::BuildInterrupted);
         if !failure.transient || outside.is_none() && tries > self.pass.settings.interruptions {
             let (stage, job, failure) = (status.name.clone(), job.name.clone(), failure.clone());
-            self.stages.failure = Some(StageFailure { stage, job, failure });
+            let words = failure.log_tail.as_deref().unwrap_or_default();
+            let planned = self.plan.stages.iter().find(|planned| planned.name == stage);
+            let advice = planned.and_then(|planned| planned.account.denied(words));
+            self.stages.failure = Some(StageFailure { stage, job, failure, advice });
             return None;
         }
         let left = backoff(outside.unwrap_or(FIRST_RETRY), tries).saturating_sub(self.since(failure.at));

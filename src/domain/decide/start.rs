@@ -73,7 +73,14 @@ impl Walk<'_> {
         let (start, snapshots) = self.start_of(next);
         let caches = self.cache_keys(next.stage);
         let task = StageTask { snapshots, caches, ..task };
-        StageRun { stage: next.stage.clone(), key: next.key, attempt: next.attempt, task, start }
+        StageRun {
+            stage: next.stage.clone(),
+            key: next.key,
+            attempt: next.attempt,
+            generation: self.progress.generation,
+            task,
+            start,
+        }
     }
 
     fn layer(&self, from: &OutputReference) -> Option<&Layer> {

@@ -133,6 +133,7 @@ impl World {
                     self.jobs.retain(|job| !outcome.delete.iter().any(|deleted| deleted.uid == job.uid));
                     let now = self.now;
                     self.jobs.extend(outcome.start.iter().map(|run| JobFact {
+                        generation: run.generation,
                         name: format!("{}-{}", run.stage.name, run.attempt),
                         uid: format!("{}-{}-{}", run.stage.name, run.key, run.attempt),
                         stage: run.stage.name.clone(),
@@ -472,6 +473,23 @@ fn a_change_that_leaves_a_stage_as_it_is_keeps_its_pod() {
     world.change_spec("/image/command", json!(["/app"]));
     let outcome = world.pass();
     assert!(outcome.start.is_empty() && outcome.delete.is_empty());
+}
+
+#[test]
+fn what_waits_for_something_that_the_spec_named_is_made_anew_when_that_changes() {
+    let waits = |reason| JobState::Waiting { reason, message: "no".into(), has_pod: true, build: false };
+    for (reason, expected) in [(Reason::Unschedulable, (1, 1)), (Reason::Building, (0, 0))] {
+        let mut world = World::new();
+        world.pass();
+        world.set_job(waits(reason));
+        world.pass();
+        world.change_spec("/stages/0/nodeSelector", json!({"disk": "fast"}));
+        let outcome = world.pass();
+        assert_eq!((outcome.start.len(), outcome.delete.len()), expected, "{reason:?}");
+        world.set_job(waits(reason));
+        let again = world.pass();
+        assert_eq!((again.start.len(), again.delete.len()), (0, 0), "once is enough");
+    }
 }
 
 #[test]

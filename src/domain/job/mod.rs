@@ -33,6 +33,8 @@ pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "minimalim
 pub const KEY_ANNOTATION: &str = "minimalimage.dev/key";
 /// On Jobs: the snapshot that the build container starts from, as [`Start`] writes it.
 pub const SNAPSHOT_ANNOTATION: &str = "minimalimage.dev/snapshot";
+/// On Jobs: the generation of the spec that its Pod was made for.
+pub const GENERATION_ANNOTATION: &str = "minimalimage.dev/generation";
 /// On Jobs: which try it is, from 0.
 pub const ATTEMPT_ANNOTATION: &str = "minimalimage.dev/attempt";
 
@@ -61,6 +63,8 @@ pub struct StageRun {
     pub key: Key,
     /// Which try it is, from 0.
     pub attempt: u32,
+    /// The generation of the spec.
+    pub generation: i64,
     /// What the agent does.
     pub task: StageTask,
     /// What the build container starts from; none is the builder image.
@@ -120,6 +124,7 @@ pub fn render(owner: &JobOwner, run: &StageRun, refs: &References, settings: &Se
     let mut annotations = BTreeMap::from([
         (KEY_ANNOTATION.to_owned(), run.key.to_string()),
         (ATTEMPT_ANNOTATION.to_owned(), run.attempt.to_string()),
+        (GENERATION_ANNOTATION.to_owned(), run.generation.to_string()),
     ]);
     annotations.extend(run.start.as_ref().map(|start| (SNAPSHOT_ANNOTATION.to_owned(), start.to_string())));
     let context = pod::Context { owner, stage: &run.stage, run, refs, settings };

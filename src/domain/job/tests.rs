@@ -36,7 +36,7 @@ fn rendered_stage(plan: &Plan, stage: &StagePlan, start: Option<Start>, settings
         .as_ref()
         .map(|source| SourceTask { origin: source.origin("c", None).unwrap(), directory: source.directory.clone() });
     let task = task(stage, recipe, source, Vec::new(), (&plan.outline.cache, false), settings);
-    let run = StageRun { stage: stage.clone(), key, attempt: 0, task, start };
+    let run = StageRun { stage: stage.clone(), key, attempt: 0, generation: 1, task, start };
     let refs = References {
         source_secret: Some("git-login".into()),
         cache_secret: Some("push".into()),

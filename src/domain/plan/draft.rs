@@ -21,12 +21,12 @@ pub(super) fn draft(spec: &MinimalImageSpec, problems: &mut Problems) -> Option<
     let interval = duration(problems, "interval", &spec.interval);
     let base = spec.image.base.image.as_ref().map(|base| base.reference.parse::<Reference>());
     let base = base.and_then(|base| problems.take("image.base.image.reference", base));
-    let repository = problems.take("destination.repository", spec.destination.repository.parse::<Repository>());
+    let repository = repository(&spec.destination.repository, problems);
     let cache = match &spec.cache {
         Some(cache) => problems.take("cache.repository", cache.repository.parse()),
         None => repository.as_ref().map(|repository| repository.with_suffix("-cache")),
     };
-    check_tags(spec, source.as_ref(), problems);
+    check_tags(spec, (source.as_ref(), repository.as_ref()), problems);
     check_image(&spec.image, problems);
     let default = if spec.dockerfile.is_some() { PodSecurity::Baseline } else { PodSecurity::Restricted };
     let pod_security = spec.pod_security.unwrap_or(default);
@@ -109,7 +109,21 @@ fn keeping(spec: &MinimalImageSpec, problems: &mut Problems) -> Option<Keeping> 
     Some(Keeping { policy: given.policy, max_age })
 }
 
-fn check_tags(spec: &MinimalImageSpec, source: Option<&SourcePlan>, problems: &mut Problems) {
+fn repository(text: &str, problems: &mut Problems) -> Option<Repository> {
+    let name = text.rsplit('/').next().unwrap_or_default();
+    if text.contains('/') && name.contains([':', '@']) {
+        let message = "give the repository without a tag or digest; tags belong in destination.tags";
+        problems.add("destination.repository", message);
+        return None;
+    }
+    problems.take("destination.repository", text.parse())
+}
+
+fn check_tags(
+    spec: &MinimalImageSpec,
+    (source, repository): (Option<&SourcePlan>, Option<&Repository>),
+    problems: &mut Problems,
+) {
     for (index, tag) in spec.destination.tags.iter().enumerate() {
         let field = format!("destination.tags[{index}]");
         let mut rest = tag.as_str();
@@ -127,6 +141,12 @@ fn check_tags(spec: &MinimalImageSpec, source: Option<&SourcePlan>, problems: &m
             }
             rest = after;
         }
+        // Values that are as long as they get.
+        let known = [("$(commit)", 40), ("$(commitShort)", 12), ("$(timestamp)", 16), ("$(generation)", 10)];
+        let example = known.iter().fold(tag.clone(), |tag, (name, length)| tag.replace(name, &"0".repeat(*length)));
+        if let Some(repository) = repository.filter(|_| !example.contains("$(")) {
+            problems.take(field, repository.tagged(&example));
+        }
     }
 }
 
@@ -140,7 +160,9 @@ fn check_image(image: &ImageSpec, problems: &mut Problems) {
 }
 
 pub(super) fn duration(problems: &mut Problems, field: &str, text: &str) -> Option<Duration> {
-    let parsed = text.parse::<kube::core::Duration>().map_err(|error| format!("`{text}` is no duration: {error}"));
+    let parsed = text
+        .parse::<kube::core::Duration>()
+        .map_err(|_| format!("`{text}` is no duration, expected for example 10m or 1h30m"));
     let duration = Duration::from(problems.take(field, parsed)?);
     if duration < Duration::from_secs(1) {
         problems.add(field, format!("`{text}` is too short, expected at least 1s"));

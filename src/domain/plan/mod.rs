@@ -145,6 +145,14 @@ pub enum Account {
 }
 
 impl Account {
+    /// What to do where a command's words say that it may not write.
+    #[must_use]
+    pub fn denied(self, words: &str) -> Option<&'static str> {
+        let advice = "it runs as user 65532, who can write below /workspace, /tmp and /home/build: write there, or set \
+                      spec.podSecurity: Baseline";
+        (self == Self::Restricted && words.contains("ermission denied")).then_some(advice)
+    }
+
     /// The user that the container is started as; none leaves it to the builder image.
     #[must_use]
     pub fn user(self) -> Option<u32> {
@@ -300,7 +308,7 @@ impl Plan {
     #[must_use]
     pub fn place_of(&self, image: &Reference) -> String {
         match self.stages.iter().find(|stage| stage.image.as_ref() == Some(image)) {
-            Some(stage) => format!("stage {}", stage.name),
+            Some(stage) => format!("spec.stages[{}].image", stage.name),
             None => "spec.image.base.image".to_owned(),
         }
     }

@@ -155,8 +155,11 @@ fn contradictions_are_refused_with_their_field() {
         ("/stages/0/workingDir", json!("/src"), "use podSecurity: Baseline".trim_start_matches("use ")),
         ("/stages/0/timeout", json!("soon"), "spec.stages[build].timeout"),
         ("/interval", json!("1ms"), "spec.interval"),
+        ("/interval", json!("5 minutes"), "for example 10m"),
         ("/destination/repository", json!("registry.example.com/App"), "spec.destination.repository"),
+        ("/destination/repository", json!("registry.example.com/app:1"), "without a tag or digest"),
         ("/destination/tags", json!(["$(comit)"]), "$(comit) is unknown"),
+        ("/destination/tags", json!(["a", "a b$(generation)"]), "spec.destination.tags[1]: "),
         ("/source/directory", json!("a/../../b"), "spec.source.directory"),
         ("/image/files", json!([{"path": "/a", "content": ""}, {"path": "//a", "content": ""}]), "is given twice"),
     ] {

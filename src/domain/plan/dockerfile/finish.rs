@@ -236,7 +236,10 @@ impl Finish<'_> {
                 let Some(reference) = &built.image else {
                     let stage = self.open.dockerfile.stages.get(*index)?;
                     let message = "a stage from scratch has no container that others could copy from: copy from the stages it copies from";
-                    self.problems.push(Problem::new(stage.from.at, stage.from.value.raw(), message));
+                    // A FROM that makes no sense is told already.
+                    if stage.from.value.raw() == "scratch" || self.problems.is_empty() {
+                        self.problems.push(Problem::new(stage.from.at, stage.from.value.raw(), message));
+                    }
                     return None;
                 };
                 let mut plan = self.container(name, reference, account);

@@ -155,7 +155,13 @@ pub(super) fn origin(
         return Some(Origin::Stage(earlier));
     }
     if text.bytes().all(|byte| byte.is_ascii_digit()) || find(dockerfile, text, dockerfile.stages.len()).is_some() {
-        let message = "a stage can only copy from stages before it";
+        let count = dockerfile.stages.len();
+        let beyond = text.parse::<usize>().is_ok_and(|number| number >= count);
+        let message = if beyond {
+            format!("there is no stage {text}: stages count from 0 to {}", count.saturating_sub(1))
+        } else {
+            "a stage can only copy from stages before it".to_owned()
+        };
         problems.push(Problem::new(word.at, text, message));
         return None;
     }

@@ -134,7 +134,10 @@ impl DockerfilePlan {
             Some(text) => ("spec.dockerfile.inline".to_owned(), text.as_str()),
             None => {
                 let path = self.path();
-                let missing = || DockerfileError::Missing { path: path.to_owned() };
+                let directory = self.outline.source.as_ref().map(|source| source.directory.as_str());
+                let below = directory.filter(|directory| !directory.is_empty());
+                let whole = || below.map_or_else(|| path.to_owned(), |directory| format!("{directory}/{path}"));
+                let missing = || DockerfileError::Missing { path: whole() };
                 (path.to_owned(), text_of(path).ok_or_else(missing)?)
             }
         };

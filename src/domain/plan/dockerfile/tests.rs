@@ -335,7 +335,8 @@ fn a_last_stage_that_runs_something_is_refused_with_the_way_out() {
 fn what_cannot_be_done_is_said_with_its_place() {
     for (text, place, words) in [
         ("FROM scratch\nCOPY --from=nosuch:$V /x /x\n", "2:", "variables are not filled in"),
-        ("FROM scratch\nCOPY --from=1 /x /x\n", "2:", "only copy from stages before it"),
+        ("FROM scratch\nCOPY --from=1 /x /x\n", "2:", "there is no stage 1: stages count from 0 to 0"),
+        ("FROM scratch\nCOPY --from=0 /x /x\n", "2:", "only copy from stages before it"),
         ("FROM x AS build\nFROM scratch\nCOPY --from=biuld /x /x\n", "3:", "did you mean build"),
         ("FROM scratch\nCOPY --chown=app:app x /x\n", "2:", "needs numbers"),
         ("FROM scratch\nCOPY --chmod=u+y x /x\n", "2:", "expected permission bits"),
