@@ -21,9 +21,9 @@ use crate::{
         dockerfile::ignore::Ignore,
         environment::{CA_BUNDLES, environment},
         passwd::{FALLBACK_HOME, home},
-        recipe::Output,
+        recipe::{Output, Step},
         tail::LastBytes,
-        wire::{Frame, Setup, WrapperFailure},
+        wire::{Frame, STEP_LINE, Setup, WrapperFailure},
     },
     shell::{
         collect::{self, CollectError, Room, Scope, collect},
@@ -133,6 +133,7 @@ fn steps(
     let mut keeper = Keeper::new(&settings.root, setup);
     for (index, step) in setup.steps.iter().enumerate().skip(setup.snapshots.start) {
         keeper.keep(index, work.channel())?;
+        announce(setup, index, step);
         failure = work.step(index, step)?;
         if let Some(failure) = &mut failure {
             if let WrapperFailure::Files { step, .. } = failure {
@@ -163,6 +164,13 @@ fn steps(
     // The code counts even when the agent is gone.
     let _ = channel.send(&Frame::Failed(failure));
     Ok(Ended::Failed(code))
+}
+
+/// Says in the log which command is next, where there are several steps.
+fn announce(setup: &Setup, index: usize, step: &Step) {
+    if let (Some(command), 2..) = (step.command_line(), setup.steps.len()) {
+        eprintln!("{STEP_LINE}{} of {}: {command}", index + 1, setup.steps.len());
+    }
 }
 
 /// Where outputs are taken from.

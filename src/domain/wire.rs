@@ -15,6 +15,9 @@ use super::{
     snapshot::SnapshotTask,
 };
 
+/// How a line of the build container's log begins that says which step is next: its number follows.
+pub const STEP_LINE: &str = "minimalimage: step ";
+
 /// Bytes of a frame's head.
 pub const HEAD: usize = 5;
 /// The longest payload of a data frame.

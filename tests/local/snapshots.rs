@@ -99,6 +99,7 @@ async fn without_overlays_a_snapshot_goes_onto_the_copy_that_is_there() {
     let output = machine.run(&["build", "--rootfs", "copy", "."]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.contains("from a snapshot") && !said.contains("pulling"), "{said}");
+    assert!(said.contains("build: step 5 of 5: cat /first /second"), "{said}");
     let again = build(&machine, "Always", &["--rootfs", "copy"]);
     assert_eq!((&again[..2], &again[4..]), (&first[..2], &first[4..]));
 }

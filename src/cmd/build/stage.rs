@@ -41,6 +41,7 @@ use crate::{
         snapshot::{SnapshotTask, source_before},
         task::{AgentFailure, AgentMessage, FailureReason, SHARED_DIR, StageTask},
         value::{Digest, human_size},
+        wire::STEP_LINE,
     },
     shell::{
         sandbox::{Request, Run, Session, find_runtime},
@@ -407,6 +408,9 @@ async fn pass_on(from: Option<impl AsyncRead + Unpin>, world: Arc<World>, stage:
     let mut buffer = vec![0; 16 << 10];
     let say = |line: &[u8]| {
         let text = String::from_utf8_lossy(line);
+        if let Some(step) = text.strip_prefix(STEP_LINE) {
+            return world.progress.state(&stage, &format!("step {step}"));
+        }
         // A carriage return would write over the stage's name.
         world.progress.output(&stage, text.trim_end_matches('\r').rsplit('\r').next().unwrap_or_default());
     };
