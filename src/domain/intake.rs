@@ -127,8 +127,11 @@ fn declared(output: &Output, entry: &Entry) -> Result<(), IntakeError> {
             (_, Some(Mode::Bits(mode))) => {
                 entry.mode == *mode || directory && item.docker.is_some() && entry.mode == mode & 0o777
             }
-            // Only Dockerfiles have these, whose copies take files as they are.
-            (_, Some(Mode::Changes(_))) => item.docker.is_some(),
+            // The directory that is copied to may be one that was made for it.
+            (_, Some(changes @ Mode::Changes(_))) => {
+                (0..=0o7777).any(|own| changes.of(own, directory) == entry.mode)
+                    || directory && entry.mode == PARENT.mode
+            }
             // A copy that keeps owners takes files as they are, and so does a Dockerfile's.
             (_, None) => item.docker.is_some() || item.owner.is_none() || entry.mode & !plain == 0,
         };

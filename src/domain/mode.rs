@@ -34,7 +34,7 @@ struct Change {
     bits: u32,
     /// `X`: x where it is a directory or somebody may execute it.
     search: bool,
-    /// `g` of `u=g`: the shift of a class whose bits are taken.
+    /// `g` of `u=g`: the shift of the class whose bits are taken.
     like: Option<u32>,
 }
 
@@ -45,8 +45,10 @@ enum Operation {
     Set,
 }
 
-/// Shifts of user, group and others.
-const CLASSES: [(char, u32, u32); 3] = [('u', 6, 0o4700), ('g', 3, 0o2070), ('o', 0, 0o1007)];
+/// Shifts and bits of user, group and others. Sticky is nobody's: it changes where `t` is written.
+const CLASSES: [(char, u32, u32); 3] = [('u', 6, 0o4700), ('g', 3, 0o2070), ('o', 0, 0o0007)];
+const ALL: u32 = 0o6777;
+const STICKY: u32 = 0o1000;
 
 impl Mode {
     /// The mode of a file or directory that has `own`.
@@ -54,7 +56,9 @@ impl Mode {
     pub fn of(&self, own: u32, directory: bool) -> u32 {
         match self {
             Self::Bits(bits) => *bits,
-            Self::Changes(changes) => changes.changes.iter().fold(own, |mode, change| change.apply(mode, directory)),
+            Self::Changes(changes) => {
+                changes.changes.iter().fold(own, |mode, change| change.apply(mode, own, directory))
+            }
         }
     }
 
@@ -116,10 +120,10 @@ impl From<Changes> for String {
 fn who(classes: &str) -> Result<u32, ModeError> {
     // Nobody named is everybody: no umask has a say in a build.
     if classes.is_empty() {
-        return Ok(0o7777);
+        return Ok(ALL);
     }
     let mask = |class: char| match class {
-        'a' => Ok(0o7777),
+        'a' => Ok(ALL),
         _ => CLASSES.iter().find(|(name, ..)| *name == class).map(|(.., mask)| *mask).ok_or(ModeError),
     };
     classes.chars().try_fold(0, |all, class| Ok(all | mask(class)?))
@@ -127,8 +131,10 @@ fn who(classes: &str) -> Result<u32, ModeError> {
 
 fn change(who: u32, operation: Operation, permissions: &str) -> Result<Change, ModeError> {
     let mut change = Change { who, operation, bits: 0, search: false, like: None };
-    if let Some((_, shift, _)) = CLASSES.iter().find(|(name, ..)| permissions == name.to_string()) {
-        return Ok(Change { like: Some(*shift), ..change });
+    let class = |letter: char| CLASSES.iter().find(|(name, ..)| *name == letter).map(|(_, shift, _)| *shift);
+    if let Some(like) = permissions.chars().map(class).collect::<Option<Vec<_>>>() {
+        // Of several the last one counts, as in BuildKit.
+        return Ok(Change { like: like.last().copied(), ..change });
     }
     for letter in permissions.chars() {
         match letter {
@@ -136,7 +142,10 @@ fn change(who: u32, operation: Operation, permissions: &str) -> Result<Change, M
             'w' => change.bits |= 0o222,
             'x' => change.bits |= 0o111,
             's' => change.bits |= 0o6000,
-            't' => change.bits |= 0o1000,
+            't' => {
+                change.bits |= STICKY;
+                change.who |= STICKY;
+            }
             'X' => change.search = true,
             _ => return Err(ModeError),
         }
@@ -145,13 +154,11 @@ fn change(who: u32, operation: Operation, permissions: &str) -> Result<Change, M
 }
 
 impl Change {
-    fn apply(self, mode: u32, directory: bool) -> u32 {
-        let mut bits = self.bits;
-        if self.search && (directory || mode & 0o111 != 0) {
+    /// Changes `mode`; `own` is what the file had before any change, which is what `X` looks at (chmod(1)).
+    fn apply(self, mode: u32, own: u32, directory: bool) -> u32 {
+        let mut bits = self.bits | self.like.map_or(0, |shift| (mode >> shift & 0o7) * 0o111);
+        if self.search && (directory || own & 0o111 != 0) {
             bits |= 0o111;
-        }
-        if let Some(shift) = self.like {
-            bits = (mode >> shift & 0o7) * 0o111;
         }
         let bits = bits & self.who;
         match self.operation {
@@ -181,6 +188,10 @@ mod tests {
             ("g=u,o-rwx", 0o640, false, 0o660),
             ("u+s,+t", 0o755, true, 0o5755),
             ("ug+s", 0o755, false, 0o6755),
+            ("=rw,+X", 0o755, false, 0o777),
+            ("u=rwX,go=rX", 0o1777, true, 0o1755),
+            ("u+t", 0o755, true, 0o1755),
+            ("u=go", 0o641, false, 0o141),
         ] {
             let mode: Mode = text.parse().unwrap();
             assert_eq!(mode.of(own, directory), expected, "{text} of {own:o}");

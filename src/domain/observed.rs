@@ -29,8 +29,8 @@ pub struct JobFact {
     pub key: String,
     /// Which try it is.
     pub attempt: u32,
-    /// The generation of the spec that its Pod was made for.
-    pub generation: i64,
+    /// The generation of the spec that its Pod was made for; Jobs of older versions do not say.
+    pub generation: Option<i64>,
     /// Whether it is being deleted.
     pub deleting: bool,
     /// When it was created.
@@ -126,8 +126,7 @@ pub fn job_fact(job: &Job, pods: &[Pod], events: &[Event]) -> Option<JobFact> {
         stage: meta.labels.as_ref()?.get(STAGE_LABEL)?.clone(),
         key: annotation(KEY_ANNOTATION)?,
         attempt: annotation(ATTEMPT_ANNOTATION)?.parse().ok()?,
-        // Jobs of older versions do not say.
-        generation: annotation(GENERATION_ANNOTATION).and_then(|text| text.parse().ok()).unwrap_or_default(),
+        generation: annotation(GENERATION_ANNOTATION).and_then(|text| text.parse().ok()),
         deleting: meta.deletion_timestamp.is_some(),
         created: meta.creation_timestamp.as_ref().map(|time| time.0),
         started: newest.and_then(|pod| Some(pod.status.as_ref()?.start_time.as_ref()?.0)),

@@ -117,7 +117,8 @@ impl Step {
     #[must_use]
     pub fn command_line(&self) -> Option<String> {
         let Self::Run { command, .. } = self else { return None };
-        let shell = command.first().is_some_and(|program| program.ends_with("sh"));
+        let shell =
+            command.first().is_some_and(|program| program.ends_with("sh")) && command.iter().any(|arg| arg == "-c");
         let text = if shell { command.last()?.clone() } else { command.join(" ") };
         let line = text.lines().find(|line| !line.trim().is_empty())?;
         Some(one_line(line.trim().as_bytes(), 80))

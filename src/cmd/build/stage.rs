@@ -408,11 +408,12 @@ async fn pass_on(from: Option<impl AsyncRead + Unpin>, world: Arc<World>, stage:
     let mut buffer = vec![0; 16 << 10];
     let say = |line: &[u8]| {
         let text = String::from_utf8_lossy(line);
-        if let Some(step) = text.strip_prefix(STEP_LINE) {
-            return world.progress.state(&stage, &format!("step {step}"));
-        }
         // A carriage return would write over the stage's name.
-        world.progress.output(&stage, text.trim_end_matches('\r').rsplit('\r').next().unwrap_or_default());
+        let text = text.trim_end_matches('\r').rsplit('\r').next().unwrap_or_default();
+        match text.strip_prefix(STEP_LINE) {
+            Some(step) => world.progress.state(&stage, &format!("step {step}")),
+            None => world.progress.output(&stage, text),
+        }
     };
     loop {
         // It ends when all processes of the sandbox have ended.

@@ -145,6 +145,16 @@ pub struct Trouble {
     pub message: String,
 }
 
+impl Trouble {
+    /// The same with where the image is named in front, unless the login for it is what is missing.
+    fn about_image(&self, place: &str) -> Self {
+        match self.reason {
+            Reason::ReferenceNotFound | Reason::SecretAccessDenied => self.clone(),
+            reason => Self { reason, message: format!("{place}: {}", self.message) },
+        }
+    }
+}
+
 /// Whether a build may start Pods.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Slot {
@@ -333,10 +343,7 @@ impl Pass<'_> {
         for (reference, place) in images {
             match self.facts.images.get(&reference) {
                 Some(Ok(image)) => progress.images.push(trigger::pinned(&reference, image)),
-                Some(Err(Trouble { reason, message })) => {
-                    let trouble = Trouble { reason: *reason, message: format!("{place}: {message}") };
-                    return Ok(Err((progress, trouble)));
-                }
+                Some(Err(trouble)) => return Ok(Err((progress, trouble.about_image(&place)))),
                 None => questions.push(Question::Image(reference)),
             }
         }

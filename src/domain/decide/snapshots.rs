@@ -35,7 +35,12 @@ pub(super) enum From {
 /// What the try after `job` may be started from.
 pub(super) fn after(job: &JobFact) -> From {
     match &job.state {
-        JobState::Waiting { .. } | JobState::Failed(JobFailure { reason: Reason::PodRejected, .. }) => From::Builder,
+        JobState::Waiting { reason: Reason::ImagePullFailed | Reason::PodRejected, build: true, .. }
+            if job.snapshot.is_some() =>
+        {
+            From::Builder
+        }
+        JobState::Failed(JobFailure { reason: Reason::PodRejected, .. }) => From::Builder,
         _ if !job.prefixes.is_empty() => From::Files(job.prefixes.clone()),
         _ => From::Newest,
     }

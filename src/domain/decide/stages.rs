@@ -125,7 +125,10 @@ impl<'a> Walk<'a> {
             status.key = Some(key.to_string());
             let job = self.newest_job(stage, &key);
             let attempt = match job {
-                Some(job) => self.follow(&recipe, key, job, &mut status),
+                // Below the first, a failure would be taken for an earlier build's.
+                Some(job) => {
+                    self.follow(&recipe, key, job, &mut status).map(|attempt| attempt.max(self.progress.first_attempt))
+                }
                 None => self.without_job(key, &mut status),
             };
             let from = job.map(after).unwrap_or_default();
@@ -169,17 +172,20 @@ impl<'a> Walk<'a> {
                 status.message = Some("the files that its snapshot was made from have changed".into());
                 return Some(job.attempt + 1);
             }
+            // What holds it up may be what the new spec does otherwise; nothing of the user's ran yet.
+            JobState::Waiting { reason, .. }
+                if reason.is_trouble()
+                    && job.generation.is_some_and(|made_for| made_for < self.progress.generation) =>
+            {
+                status.state = StageState::Waiting;
+                status.message = Some("its Pod is made anew for the changed spec".into());
+                return Some(job.attempt + 1);
+            }
             JobState::Waiting {
                 reason: Reason::ImagePullFailed | Reason::PodRejected, message, build: true, ..
             } if job.snapshot.is_some() => return Some(self.without_snapshot(job, message)),
             JobState::Failed(JobFailure { reason: Reason::PodRejected, message, .. }) if job.snapshot.is_some() => {
                 return Some(self.without_snapshot(job, message));
-            }
-            // What holds it up may be what the new spec does otherwise; nothing of the user's ran yet.
-            JobState::Waiting { reason, .. } if reason.is_trouble() && job.generation < self.progress.generation => {
-                status.state = StageState::Waiting;
-                status.message = Some("its Pod is made anew for the changed spec".into());
-                return Some(job.attempt + 1);
             }
             JobState::Waiting { reason, message, has_pod, .. } => {
                 if let Some(failure) = self.too_late(job, message) {

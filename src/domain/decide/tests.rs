@@ -133,7 +133,7 @@ impl World {
                     self.jobs.retain(|job| !outcome.delete.iter().any(|deleted| deleted.uid == job.uid));
                     let now = self.now;
                     self.jobs.extend(outcome.start.iter().map(|run| JobFact {
-                        generation: run.generation,
+                        generation: Some(run.generation),
                         name: format!("{}-{}", run.stage.name, run.attempt),
                         uid: format!("{}-{}-{}", run.stage.name, run.key, run.attempt),
                         stage: run.stage.name.clone(),
@@ -490,6 +490,21 @@ fn what_waits_for_something_that_the_spec_named_is_made_anew_when_that_changes()
         let again = world.pass();
         assert_eq!((again.start.len(), again.delete.len()), (0, 0), "once is enough");
     }
+    // A try of another stage counts for the build's first number: a failure of this one is still its own.
+    let mut world = World::new();
+    world.pass();
+    world.set_job(waits(Reason::Unschedulable));
+    world.pass();
+    let other = JobFact {
+        stage: "other".into(),
+        key: "other".into(),
+        uid: "other".into(),
+        attempt: 4,
+        ..world.jobs[0].clone()
+    };
+    world.jobs.push(other);
+    world.change_spec("/stages/0/nodeSelector", json!({"disk": "fast"}));
+    assert_eq!(world.pass().start[0].attempt, 5);
 }
 
 #[test]

@@ -128,7 +128,10 @@ fn check_tags(
         let field = format!("destination.tags[{index}]");
         let mut rest = tag.as_str();
         while let Some((_, after)) = rest.split_once("$(") {
-            let (name, after) = after.split_once(')').unwrap_or((after, ""));
+            let Some((name, after)) = after.split_once(')') else {
+                problems.add(&field, format!("$({after} has no end, expected $(NAME)"));
+                break;
+            };
             match name {
                 "commit" | "commitShort" if !source.is_some_and(SourcePlan::is_git) => {
                     problems.add(&field, format!("$({name}) needs a git source"));

@@ -159,6 +159,7 @@ fn contradictions_are_refused_with_their_field() {
         ("/destination/repository", json!("registry.example.com/App"), "spec.destination.repository"),
         ("/destination/repository", json!("registry.example.com/app:1"), "without a tag or digest"),
         ("/destination/tags", json!(["$(comit)"]), "$(comit) is unknown"),
+        ("/destination/tags", json!(["$(commit"]), "has no end"),
         ("/destination/tags", json!(["a", "a b$(generation)"]), "spec.destination.tags[1]: "),
         ("/source/directory", json!("a/../../b"), "spec.source.directory"),
         ("/image/files", json!([{"path": "/a", "content": ""}, {"path": "//a", "content": ""}]), "is given twice"),
