@@ -1,7 +1,7 @@
 //! What an output may hold: every entry that a build container sends is checked here before it is packed.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     hash::{BuildHasher, RandomState},
 };
 
@@ -49,6 +49,8 @@ pub enum IntakeError {
 /// Checks the entries of one output in the order in which they come.
 pub struct Intake<'a> {
     output: &'a Output,
+    /// What each of its items can make of modes, files' and directories', where it changes them.
+    modes: Vec<Option<[BTreeSet<u32>; 2]>>,
     allowance: Allowance,
     used: u64,
     entries: u64,
@@ -62,7 +64,20 @@ impl<'a> Intake<'a> {
     /// Nothing was sent yet.
     #[must_use]
     pub fn new(output: &'a Output, allowance: Allowance) -> Self {
-        Self { output, allowance, used: 0, entries: 0, last: None, files: HashSet::new(), hasher: RandomState::new() }
+        let possible = |item: &CopyItem| {
+            let changes = item.mode.as_ref().filter(|mode| mode.bits().is_none())?;
+            Some([false, true].map(|directory| changes.possible(directory)))
+        };
+        Self {
+            output,
+            modes: output.items.iter().map(possible).collect(),
+            allowance,
+            used: 0,
+            entries: 0,
+            last: None,
+            files: HashSet::new(),
+            hasher: RandomState::new(),
+        }
     }
 
     /// Takes the next entry. Its content is counted by what it announces.
@@ -95,9 +110,50 @@ impl<'a> Intake<'a> {
             }
             _ => {}
         }
-        declared(self.output, entry)?;
+        self.declared(entry)?;
         self.last = Some((path.clone(), entry.kind == Kind::Directory));
         Ok(())
+    }
+
+    /// Whether an item of the output, or a directory on the way to one, explains the entry.
+    fn declared(&self, entry: &Entry) -> Result<(), IntakeError> {
+        let directory = entry.kind == Kind::Directory;
+        let output = self.output;
+        let plain = if directory { 0o1777 } else { 0o777 };
+        let mut covered = false;
+        for (item, modes) in output.items.iter().zip(&self.modes) {
+            let explains = match relation(item, &entry.path) {
+                Relation::Below => !directory || carries_directory(output.parents, &entry.path),
+                Relation::Above => directory && is_parent(output.parents, entry, item),
+                Relation::Apart => continue,
+            };
+            let parent = directory && is_parent(output.parents, entry, item);
+            covered |= explains;
+            let mode_fits = match (&entry.kind, &item.mode) {
+                (Kind::Symlink(_), _) => entry.mode == 0o777,
+                // What is in an archive has the modes that it says; only an agent adds, from what it fetched.
+                _ if item.docker == Some(Docker::Add) => true,
+                (_, Some(Mode::Bits(mode))) => {
+                    entry.mode == *mode || directory && item.docker.is_some() && entry.mode == mode & 0o777
+                }
+                // The directory that is copied to may be one that was made for it.
+                (_, Some(Mode::Changes(_))) => {
+                    let possible = modes.as_ref().is_some_and(|[files, directories]| {
+                        (if directory { directories } else { files }).contains(&entry.mode)
+                    });
+                    possible || directory && entry.mode == PARENT.mode
+                }
+                // A copy that keeps owners takes files as they are, and so does a Dockerfile's.
+                (_, None) => item.docker.is_some() || item.owner.is_none() || entry.mode & !plain == 0,
+            };
+            if explains && (parent || (mode_fits && item.owner.is_none_or(|owner| entry.owner == owner))) {
+                return Ok(());
+            }
+        }
+        if covered && entry.mode & 0o6000 != 0 {
+            return Err(IntakeError::Privilege(entry.path.clone()));
+        }
+        Err(IntakeError::Undeclared(entry.path.clone()))
     }
 
     /// Bytes taken so far.
@@ -105,44 +161,6 @@ impl<'a> Intake<'a> {
     pub fn used(&self) -> u64 {
         self.used
     }
-}
-
-/// Whether an item of the output, or a directory on the way to one, explains the entry.
-fn declared(output: &Output, entry: &Entry) -> Result<(), IntakeError> {
-    let directory = entry.kind == Kind::Directory;
-    let plain = if directory { 0o1777 } else { 0o777 };
-    let mut covered = false;
-    for item in &output.items {
-        let explains = match relation(item, &entry.path) {
-            Relation::Below => !directory || carries_directory(output.parents, &entry.path),
-            Relation::Above => directory && is_parent(output.parents, entry, item),
-            Relation::Apart => continue,
-        };
-        let parent = directory && is_parent(output.parents, entry, item);
-        covered |= explains;
-        let mode_fits = match (&entry.kind, &item.mode) {
-            (Kind::Symlink(_), _) => entry.mode == 0o777,
-            // What is in an archive has the modes that it says; only an agent adds, from what it fetched.
-            _ if item.docker == Some(Docker::Add) => true,
-            (_, Some(Mode::Bits(mode))) => {
-                entry.mode == *mode || directory && item.docker.is_some() && entry.mode == mode & 0o777
-            }
-            // The directory that is copied to may be one that was made for it.
-            (_, Some(changes @ Mode::Changes(_))) => {
-                (0..=0o7777).any(|own| changes.of(own, directory) == entry.mode)
-                    || directory && entry.mode == PARENT.mode
-            }
-            // A copy that keeps owners takes files as they are, and so does a Dockerfile's.
-            (_, None) => item.docker.is_some() || item.owner.is_none() || entry.mode & !plain == 0,
-        };
-        if explains && (parent || (mode_fits && item.owner.is_none_or(|owner| entry.owner == owner))) {
-            return Ok(());
-        }
-    }
-    if covered && entry.mode & 0o6000 != 0 {
-        return Err(IntakeError::Privilege(entry.path.clone()));
-    }
-    Err(IntakeError::Undeclared(entry.path.clone()))
 }
 
 fn is_parent(parents: Parents, entry: &Entry, item: &CopyItem) -> bool {
@@ -329,5 +347,21 @@ mod tests {
         assert_eq!(check(&setuid), Ok(()));
         let other = Entry { owner: Owner { uid: 1, gid: 1 }, ..setuid };
         assert!(matches!(check(&other), Err(IntakeError::Privilege(_))));
+    }
+
+    #[test]
+    fn modes_are_among_those_that_a_change_can_give() {
+        let mode = Some("a=rx".parse().unwrap());
+        let output =
+            Output::copies(vec![CopyItem { mode, docker: Some(Docker::Copy), ..item("/app/", None) }], Parents::None);
+        let check = |kind: Kind, mode: u32| {
+            let mut intake = Intake::new(&output, Allowance { bytes: 1 << 20, entries: 100 });
+            intake.check(&Entry { mode, ..entry("app/x", kind) })
+        };
+        assert_eq!(check(Kind::File(1), 0o555), Ok(()));
+        assert_eq!(check(Kind::Directory, 0o1555), Ok(()));
+        assert_eq!(check(Kind::Directory, 0o755), Ok(()));
+        assert_eq!(check(Kind::File(1), 0o4555), Err(IntakeError::Privilege(at("app/x"))));
+        assert_eq!(check(Kind::File(1), 0o755), Err(IntakeError::Undeclared(at("app/x"))));
     }
 }

@@ -1,5 +1,7 @@
 //! What --chmod asks for: permission bits, or changes of those that a file has (chmod(1)).
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 /// Permission bits with setuid, setgid and sticky, given or to be changed.
@@ -60,6 +62,12 @@ impl Mode {
                 changes.changes.iter().fold(own, |mode, change| change.apply(mode, own, directory))
             }
         }
+    }
+
+    /// Every mode that it can give to some file, or to some directory.
+    #[must_use]
+    pub fn possible(&self, directory: bool) -> BTreeSet<u32> {
+        (0..=0o7777).map(|own| self.of(own, directory)).collect()
     }
 
     /// The bits, where they do not depend on the file.

@@ -113,6 +113,12 @@ pub enum Step {
 }
 
 impl Step {
+    /// Whether it takes something from the source.
+    #[must_use]
+    pub fn copies_source(&self) -> bool {
+        matches!(self, Self::CopySource { .. })
+    }
+
     /// The first line of what a process runs, for messages; none for other steps.
     #[must_use]
     pub fn command_line(&self) -> Option<String> {
@@ -123,6 +129,12 @@ impl Step {
         let line = text.lines().find(|line| !line.trim().is_empty())?;
         Some(one_line(line.trim().as_bytes(), 80))
     }
+}
+
+/// Whether a stage takes anything from the source: by a step, or all of it where it has no container and nothing of its own to
+/// fetch.
+pub(super) fn reads_source(in_container: bool, remote: Option<&Remote>, steps: &[Step]) -> bool {
+    !in_container && remote.is_none() || steps.iter().any(Step::copies_source)
 }
 
 /// Where a Dockerfile's COPY writes, and under which name each file arrives where its destination turns out to be a
@@ -333,8 +345,7 @@ impl Recipe {
     /// Whether any step or output reads the source; if not, its identity is not part of the key.
     #[must_use]
     pub fn uses_source(&self) -> bool {
-        let whole = self.image.is_none() && self.remote.is_none();
-        whole || self.steps.iter().any(|step| matches!(step, Step::CopySource { .. }))
+        reads_source(self.image.is_some(), self.remote.as_ref(), &self.steps)
     }
 
     /// A key of some kind; what the source is counts where a step reads it.

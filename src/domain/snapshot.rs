@@ -251,7 +251,7 @@ impl Recipe {
     /// Whether the steps before `cut` take anything from the source.
     #[must_use]
     pub fn takes_source_before(&self, cut: usize) -> bool {
-        self.steps.iter().take(cut).any(|step| matches!(step, Step::CopySource { .. }))
+        self.steps.iter().take(cut).any(Step::copies_source)
     }
 
     /// The recipe as far as `cut`, without what only later steps see.

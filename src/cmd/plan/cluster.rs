@@ -14,7 +14,7 @@ use crate::{
     domain::{
         artifact::Artifact,
         plan::{SourceKind, StagePlan, inputs},
-        recipe::{Key, Recipe, Step},
+        recipe::{Key, Recipe},
         record::claimed,
         snapshot::Snapshot,
         source::config_map_digest,
@@ -186,9 +186,8 @@ impl Walk<'_> {
     /// How many of the first steps a snapshot has done, of those that copy nothing from the source: what it holds is not known
     /// from here.
     async fn in_snapshot(&self, stage: &StagePlan, recipe: &Recipe) -> usize {
-        let from_source = |step: &Step| matches!(step, Step::CopySource { .. });
-        let most = recipe.steps.iter().position(from_source).unwrap_or(recipe.steps.len());
-        for cut in self.planned.plan.snapshots(stage).cuts.into_iter().rev().filter(|cut| *cut <= most) {
+        let cuts = self.planned.plan.snapshots(stage).cuts.into_iter().rev();
+        for cut in cuts.filter(|cut| !recipe.takes_source_before(*cut)) {
             let found = self.snapshot(&recipe.snapshot_key(cut, None)).await;
             if found.is_some_and(|snapshot| snapshot.is_fresh(self.world.now, self.world.outline.snapshots.max_age)) {
                 return cut;

@@ -19,7 +19,7 @@ use stages::{DEFAULT_TIMEOUT, empty_stage, source_stage};
 use super::{
     artifact::Artifact,
     image::ImageConfig,
-    recipe::{FORMAT, Output, Recipe, Step, TextFile},
+    recipe::{FORMAT, Output, Recipe, Step, TextFile, reads_source},
     remote::Remote,
     snapshot::Keeping,
     task::Places,
@@ -128,8 +128,7 @@ impl StagePlan {
     /// Whether it takes anything from the source by itself.
     #[must_use]
     pub fn uses_source(&self) -> bool {
-        let whole = self.image.is_none() && self.remote.is_none();
-        whole || self.steps.iter().any(|step| matches!(step, Step::CopySource { .. }))
+        reads_source(self.image.is_some(), self.remote.as_ref(), &self.steps)
     }
 }
 

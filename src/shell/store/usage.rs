@@ -7,10 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 
 use super::{Lock, Store, StoreError, open_lock};
-use crate::domain::value::Digest;
+use crate::domain::{snapshot::blobs, value::Digest};
 
 /// One kind of content.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,17 +23,6 @@ pub struct Usage {
     pub bytes: u64,
     /// Of these, what pruning would free.
     pub prunable: u64,
-}
-
-#[derive(Deserialize)]
-struct Manifest {
-    config: Entry,
-    layers: Vec<Entry>,
-}
-
-#[derive(Deserialize)]
-struct Entry {
-    digest: Digest,
 }
 
 impl Store {
@@ -105,9 +94,8 @@ impl Store {
     /// The manifest `digest` and what it names.
     fn blobs_of(&self, digest: Digest) -> Vec<PathBuf> {
         let manifest = self.read(digest).ok().flatten();
-        let manifest = manifest.and_then(|bytes| serde_json::from_slice::<Manifest>(&bytes).ok());
-        let named = manifest.into_iter().flat_map(|manifest| std::iter::once(manifest.config).chain(manifest.layers));
-        std::iter::once(digest).chain(named.map(|entry| entry.digest)).map(|digest| self.blob(digest)).collect()
+        let named = manifest.map(|bytes| blobs(&bytes)).unwrap_or_default();
+        std::iter::once(digest).chain(named).map(|digest| self.blob(digest)).collect()
     }
 }
 

@@ -255,7 +255,7 @@ impl Finish<'_> {
                     plan.steps.push(step);
                     plan.places.steps.push(self.open.place(action.at));
                 }
-                if plan.steps.iter().any(|step| matches!(step, Step::CopySource { .. })) {
+                if plan.uses_source() {
                     plan.ignore.clone_from(&self.open.ignore);
                 }
                 plan
