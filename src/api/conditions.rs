@@ -53,6 +53,14 @@ pub enum Reason {
     SourceAccessDenied,
     /// The source is not as the spec says.
     SourceInvalid,
+    /// The archive of a base's packages cannot be reached or is being updated.
+    ArchiveUnavailable,
+    /// What the archive says is not signed by a key that is believed, has expired, or is older than what was seen before.
+    ArchiveUntrusted,
+    /// A package does not exist, or packages do not go together.
+    PackagesUnresolvable,
+    /// The packages do not make a base: a broken file, two with one path, a maintainer script that nobody has looked at.
+    BaseInvalid,
     /// A builder or base image does not exist.
     ImageNotFound,
     /// A registry cannot be reached or answers with errors.
@@ -107,6 +115,10 @@ impl Reason {
             Self::SourceUnavailable => "SourceUnavailable",
             Self::SourceAccessDenied => "SourceAccessDenied",
             Self::SourceInvalid => "SourceInvalid",
+            Self::ArchiveUnavailable => "ArchiveUnavailable",
+            Self::ArchiveUntrusted => "ArchiveUntrusted",
+            Self::PackagesUnresolvable => "PackagesUnresolvable",
+            Self::BaseInvalid => "BaseInvalid",
             Self::ImageNotFound => "ImageNotFound",
             Self::RegistryUnavailable => "RegistryUnavailable",
             Self::RegistryAccessDenied => "RegistryAccessDenied",
@@ -130,9 +142,11 @@ impl Reason {
     #[must_use]
     pub fn first_retry(self) -> Option<Duration> {
         match self {
-            Self::SourceUnavailable | Self::RegistryUnavailable | Self::BuildInterrupted => {
+            Self::SourceUnavailable | Self::RegistryUnavailable | Self::ArchiveUnavailable | Self::BuildInterrupted => {
                 Some(Duration::from_secs(5))
             }
+            // A mirror catches up by itself.
+            Self::ArchiveUntrusted => Some(Duration::from_mins(1)),
             // A corrected Secret must lead to an image without anything else being touched.
             Self::SourceAccessDenied
             | Self::RegistryAccessDenied

@@ -2,6 +2,7 @@
 
 mod archives;
 mod backend;
+pub(super) mod base;
 mod inputs;
 mod outputs;
 mod remote;
@@ -112,6 +113,9 @@ async fn stage<B: Backend>(
         message.artifact = Some(artifact);
         message.cached = true;
         return dismiss(listener, settings).await;
+    }
+    if let Some(composition) = &task.recipe.packages {
+        return base::make((task, backend, composition), settings, message).await;
     }
     let Some(listener) = listener else {
         return without_wrapper((task, backend), settings, (source, room), message).await;
@@ -274,10 +278,10 @@ async fn dismiss(listener: Option<UnixListener>, settings: &AgentSettings) -> Re
 }
 
 /// Uses the channel on a thread that may block.
-async fn blocking<T: Send + 'static>(
-    mut channel: Channel,
-    work: impl FnOnce(&mut Channel) -> T + Send + 'static,
-) -> Result<(Channel, T), AgentFailure> {
+async fn blocking<C: Send + 'static, T: Send + 'static>(
+    mut channel: C,
+    work: impl FnOnce(&mut C) -> T + Send + 'static,
+) -> Result<(C, T), AgentFailure> {
     let joined = tokio::task::spawn_blocking(move || {
         let result = work(&mut channel);
         (channel, result)

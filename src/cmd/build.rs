@@ -5,6 +5,7 @@ mod images;
 mod inputs;
 mod login;
 mod output;
+mod packages;
 mod planned;
 mod progress;
 mod resource;
@@ -274,10 +275,10 @@ fn layers(
                 let artifact = artifacts.get(from.stage.as_str()).context("a stage has no artifact")?;
                 let found = artifact.layers.get(from.output).zip(artifact.outputs.get(from.output));
                 let (layer, report) = found.context("an artifact lacks a layer")?;
-                (layer.clone(), report.clone(), from.stage.clone())
+                (layer.clone(), report.clone(), from.origin())
             }
             LayerPlan::Files(files) => {
-                let packed = files_layer::pack_files(files, plan.base.is_some()).context("spec.image.files")?;
+                let packed = files_layer::pack_files(files, plan.has_base()).context("spec.image.files")?;
                 world.store.write(&packed.bytes)?;
                 (packed.layer, packed.report, "files".to_owned())
             }

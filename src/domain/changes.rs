@@ -142,6 +142,7 @@ mod tests {
         let copy = Step::CopySource { items: Vec::new(), owner: None, transient: false, names: None };
         let recipe = Recipe {
             remote: None,
+            packages: None,
             format: FORMAT,
             platform: Platform::linux("amd64"),
             image: Some(Digest::of(b"builder")),

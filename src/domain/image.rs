@@ -82,6 +82,27 @@ pub struct ImageConfig {
     pub author: Option<String>,
 }
 
+impl ImageConfig {
+    /// The same on top of what a base of packages says, as for that of an image.
+    #[must_use]
+    pub fn above(self, below: &Self) -> Self {
+        let mut env = below.env.clone();
+        for (name, value) in self.env {
+            match env.iter_mut().find(|(other, _)| *other == name) {
+                Some((_, old)) => *old = value,
+                None => env.push((name, value)),
+            }
+        }
+        Self {
+            entrypoint: self.entrypoint.or_else(|| below.entrypoint.clone()),
+            env,
+            working_dir: self.working_dir.or_else(|| below.working_dir.clone()),
+            user: self.user.or_else(|| below.user.clone()),
+            ..self
+        }
+    }
+}
+
 impl From<&ImageSpec> for ImageConfig {
     fn from(spec: &ImageSpec) -> Self {
         let port = |port: &Port| {

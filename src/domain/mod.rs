@@ -7,6 +7,7 @@ pub mod caches;
 pub mod changes;
 pub mod convert;
 pub mod credentials;
+pub mod debian;
 pub mod decide;
 pub mod dockerfile;
 pub mod environment;

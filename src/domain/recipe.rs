@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    debian::base::Composition,
     mode::Mode,
     remote::Remote,
     text::one_line,
@@ -33,6 +34,9 @@ pub struct Recipe {
     /// What its agent fetches in place of the source, and gives its outputs from; only of stages without a build container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<Remote>,
+    /// The packages that its agent puts together to a base, which is its only output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packages: Option<Composition>,
     /// What of the source is not seen: patterns of a `.dockerignore`, in their order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignore: Vec<String>,
@@ -133,8 +137,8 @@ impl Step {
 
 /// Whether a stage takes anything from the source: by a step, or all of it where it has no container and nothing of its own to
 /// fetch.
-pub(super) fn reads_source(in_container: bool, remote: Option<&Remote>, steps: &[Step]) -> bool {
-    !in_container && remote.is_none() || steps.iter().any(Step::copies_source)
+pub(super) fn reads_source(in_container: bool, fetches: bool, steps: &[Step]) -> bool {
+    !in_container && !fetches || steps.iter().any(Step::copies_source)
 }
 
 /// Where a Dockerfile's COPY writes, and under which name each file arrives where its destination turns out to be a
@@ -234,7 +238,7 @@ impl Output {
         Self { items, parents, changes: false, lower: Vec::new() }
     }
 
-    /// All that the steps have changed.
+    /// All that the steps have changed, or the agent has put together.
     #[must_use]
     pub fn changes() -> Self {
         Self { items: Vec::new(), parents: Parents::None, changes: true, lower: Vec::new() }
@@ -345,7 +349,7 @@ impl Recipe {
     /// Whether any step or output reads the source; if not, its identity is not part of the key.
     #[must_use]
     pub fn uses_source(&self) -> bool {
-        reads_source(self.image.is_some(), self.remote.as_ref(), &self.steps)
+        reads_source(self.image.is_some(), self.remote.is_some() || self.packages.is_some(), &self.steps)
     }
 
     /// A key of some kind; what the source is counts where a step reads it.
@@ -404,6 +408,7 @@ mod tests {
             env_from: vec!["TOKEN".into()],
             mounts: vec!["/cache".into()],
             remote: None,
+            packages: None,
             ignore: vec!["*.md".into()],
             inputs: vec![Digest::of(b"input")],
             steps: vec![

@@ -54,6 +54,9 @@ pub struct StageTask {
     /// Where its steps are written, for messages.
     #[serde(default, skip_serializing_if = "Places::is_empty")]
     pub places: Places,
+    /// Where each of the recipe's packages is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub package_urls: Vec<String>,
     /// Whether the build container gets the operator's CA certificates (as a file named by the usual variables).
     pub inject_ca: bool,
     /// What its build container starts from and what is kept of it.
@@ -296,6 +299,10 @@ pub enum FailureReason {
     SourceAccessDenied,
     /// The source is not as declared: wrong digest, no such directory, too large, unsafe paths.
     SourceInvalid,
+    /// A package cannot be fetched now: network, server error, a mirror that is being updated. Trying again may help.
+    ArchiveUnavailable,
+    /// The packages do not make a base.
+    BaseInvalid,
     /// The snapshot that the build container was started from was made from other files; no step ran.
     SnapshotOutdated,
     /// A registry cannot be reached or answers with errors. Trying again may help.
@@ -322,6 +329,8 @@ impl FailureReason {
             Self::SourceUnavailable => Reason::SourceUnavailable,
             Self::SourceAccessDenied => Reason::SourceAccessDenied,
             Self::SourceInvalid => Reason::SourceInvalid,
+            Self::ArchiveUnavailable => Reason::ArchiveUnavailable,
+            Self::BaseInvalid => Reason::BaseInvalid,
             Self::RegistryUnavailable => Reason::RegistryUnavailable,
             Self::RegistryAccessDenied => Reason::RegistryAccessDenied,
             Self::StepFailed => Reason::StageFailed,

@@ -1,9 +1,6 @@
 //! Archives from outside, entry by entry: unpacked as they are read, headers and all bounded. Writes nothing.
 
-use std::{
-    fs::File,
-    io::{self, BufReader, Read},
-};
+use std::io::{self, BufReader, Read};
 
 use flate2::read::MultiGzDecoder;
 use lzma_rust2::XzReader;
@@ -61,14 +58,14 @@ impl From<io::Error> for Wrong {
     }
 }
 
-/// The tar archive in `file`; none where it is none. More bytes than any archive within `limits` could need are the error that
+/// The tar archive that `file` gives; none where it is none. More bytes than any archive within `limits` could need are the error that
 /// `too_large` gives.
-pub(super) fn tar_of(
+pub(super) fn tar_of<R: Read + 'static>(
     kind: ArchiveKind,
-    file: File,
+    file: R,
     limits: &Limits,
     too_large: fn(&Limits) -> io::Error,
-) -> io::Result<Option<impl Read + use<>>> {
+) -> io::Result<Option<impl Read + use<R>>> {
     let file = BufReader::with_capacity(256 << 10, file);
     let reader: Box<dyn Read> = match kind {
         ArchiveKind::Tar => Box::new(file),

@@ -6,6 +6,7 @@ pub mod cache;
 pub mod cluster;
 pub mod collect;
 pub mod confined;
+pub mod debian;
 pub mod health;
 pub mod kubeconfig;
 pub mod layout;

@@ -13,7 +13,7 @@ use crate::{
         layer_reader::{LayerError, LayerReader},
         media_type,
         recipe::Output,
-        tree::Kind,
+        tree::{FileTree, Kind},
         value::DigestHasher,
         wire::{Frame, WrapperFailure},
     },
@@ -103,6 +103,41 @@ fn transform(
             layer.content(buffer.get(..count).unwrap_or_default()).map_err(PackError::Write)?;
         }
     }
+    packed(layer, intake.used())
+}
+
+/// Writes `tree` as a compressed layer to `sink`; `copy` hands over the bytes of a file.
+///
+/// # Errors
+/// When there is more than `allowance`, or reading or writing fails.
+pub fn pack_tree<S>(
+    tree: &FileTree<S>,
+    allowance: Allowance,
+    threads: usize,
+    sink: impl Write,
+    copy: impl Fn(&S, &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()>,
+) -> Result<Packed, PackError> {
+    if tree.len() as u64 > allowance.entries {
+        return Err(IntakeError::TooMany(allowance.entries).into());
+    }
+    let hashing = Hashing { hasher: DigestHasher::default(), sink };
+    let mut layer = LayerWriter::new(ParallelGzip::new(hashing, threads).map_err(PackError::Write)?);
+    let mut used = 0_u64;
+    for (entry, source) in tree.entries() {
+        let size = if let Kind::File(size) = entry.kind { size } else { 0 };
+        used = used.saturating_add(size).saturating_add(BLOCK as u64);
+        if used > allowance.bytes {
+            return Err(IntakeError::TooLarge.into());
+        }
+        layer.entry(&entry).map_err(PackError::Write)?;
+        if let Some(source) = source {
+            copy(source, &mut |bytes| layer.content(bytes)).map_err(PackError::Write)?;
+        }
+    }
+    packed(layer, used)
+}
+
+fn packed<W: Write>(layer: LayerWriter<ParallelGzip<Hashing<W>>>, used: u64) -> Result<Packed, PackError> {
     let (report, gzip) = layer.finish().map_err(PackError::Write)?;
     let mut hashing = gzip.finish().map_err(PackError::Write)?;
     hashing.sink.flush().map_err(PackError::Write)?;
@@ -113,7 +148,7 @@ fn transform(
         diff_id: report.diff_id,
         size: report.size,
     };
-    Ok(Packed { layer, report, used: intake.used() })
+    Ok(Packed { layer, report, used })
 }
 
 /// Takes an archive of changes, to its end whatever is in it, and writes its compressed layer to `sink`.

@@ -6,6 +6,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Base;
+
 /// The final image. What is not set is inherited from the base, as in a Dockerfile.
 #[derive(KubeSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -81,35 +83,6 @@ pub struct ImageSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 20), regex(pattern = r"^(SIG[A-Z0-9+-]+|[0-9]{1,3})$"))]
     pub stop_signal: Option<String>,
-}
-
-/// What an image starts from: at most one of the kinds. Default: scratch.
-#[derive(KubeSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = Rule::new("!(has(self.scratch) && has(self.image))").message("give one of scratch and image, not both"))]
-pub struct Base {
-    /// Nothing: the image holds only what is copied into it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scratch: Option<ScratchBase>,
-
-    /// Another image. Its layers are used as they are: within a registry they are mounted, not sent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub image: Option<ImageBase>,
-}
-
-/// An empty base.
-#[derive(KubeSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ScratchBase {}
-
-/// An image as base.
-#[derive(KubeSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ImageBase {
-    /// The image by tag or digest; a tag is looked at again at every interval.
-    /// Example: gcr.io/distroless/java17-debian11.
-    #[schemars(length(min = 1, max = 512))]
-    pub reference: String,
 }
 
 /// One copy, with the rules of COPY in a Dockerfile: a directory's contents are copied; a destination that ends with /

@@ -1,5 +1,6 @@
 //! `MinimalImage` in `minimalimage.dev/v1alpha1`. Field docs are user docs: `kubectl explain` prints them.
 
+mod base;
 mod dockerfile;
 mod image;
 mod source;
@@ -10,15 +11,16 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use base::{Base, Distribution, ImageBase, PackagesBase, Pocket, RuntimeBase, ScratchBase, ScriptPolicy};
 pub use dockerfile::{BuildArgument, BuildSecret, DockerfileSpec, SnapshotPolicy, SnapshotSpec, StagePod};
-pub use image::{Base, Copy, File, ImageBase, ImageSpec, LiteralVariable, Port, Protocol, ScratchBase};
+pub use image::{Copy, File, ImageSpec, LiteralVariable, Port, Protocol};
 pub use source::{
     ConfigMapSource, GitReference, GitSource, HttpSource, InlineFile, InlineSource, LocalReference, Source,
 };
 pub use stage::{Cache, ClaimReference, EnvVar, EnvVarSource, KeySelector, Stage};
 pub use status::{
     BaseStatus, Build, BuildReason, FileStatus, ImageStatus, LayerStatus, PinnedImage, PlatformStatus, Progress,
-    SnapshotFailure, SourceStatus, StageState, StageStatus, Status,
+    SnapshotFailure, SourceStatus, StageState, StageStatus, Status, SuiteStatus,
 };
 
 /// Set this annotation to a new value to build now, whatever the interval.
@@ -58,7 +60,7 @@ pub const FLUX_REQUESTED_AT: &str = "reconcile.fluxcd.io/requestedAt";
     )
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = Rule::new("!has(self.stages) || !self.stages.exists(s, s.name == 'source')").message("the stage name `source` is reserved for the source itself; choose another"), validation = Rule::new("!(has(self.stages) && has(self.dockerfile))").message("give either stages or dockerfile, not both"), validation = Rule::new("has(self.dockerfile) || has(self.image.copy) || has(self.image.files) || has(self.image.base.image)").message("image: give copy, files or base.image; without any of them it would be empty"), validation = Rule::new("!has(self.dockerfile) || !(has(self.image.copy) || has(self.image.base.image) || has(self.image.base.scratch) || has(self.image.command) || has(self.image.args) || has(self.image.env) || has(self.image.workingDir) || has(self.image.user) || has(self.image.ports) || has(self.image.volumes) || has(self.image.stopSignal))").message("with dockerfile only labels, annotations and files of image can be given; the rest comes from the Dockerfile"))]
+#[x_kube(validation = Rule::new("!has(self.stages) || !self.stages.exists(s, s.name == 'source')").message("the stage name `source` is reserved for the source itself; choose another"), validation = Rule::new("!(has(self.stages) && has(self.dockerfile))").message("give either stages or dockerfile, not both"), validation = Rule::new("has(self.dockerfile) || has(self.image.copy) || has(self.image.files) || has(self.image.base.image) || has(self.image.base.packages) || has(self.image.base.runtime)").message("image: give copy, files or a base; without any of them it would be empty"), validation = Rule::new("!has(self.dockerfile) || !(has(self.image.copy) || has(self.image.base.image) || has(self.image.base.scratch) || has(self.image.base.packages) || has(self.image.base.runtime) || has(self.image.command) || has(self.image.args) || has(self.image.env) || has(self.image.workingDir) || has(self.image.user) || has(self.image.ports) || has(self.image.volumes) || has(self.image.stopSignal))").message("with dockerfile only labels, annotations and files of image can be given; the rest comes from the Dockerfile"))]
 pub struct MinimalImageSpec {
     /// How often a branch, a tag and the tags of builder and base images are looked at for something newer, with some
     /// jitter. Sources and images that are pinned by commit or digest are never polled. Default: 10m. Example: 1h.

@@ -158,23 +158,49 @@ pub struct PlatformStatus {
 #[derive(JsonSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct BaseStatus {
-    /// `Scratch` or `Image`.
+    /// `Scratch`, `Image` or `Packages`.
     pub kind: String,
-    /// The base's name for columns: `scratch` or its reference.
+    /// The base's name for columns: `scratch`, its reference, or what it is put together for.
     pub display_name: String,
     /// The reference by digest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
-    /// Digest that the reference pointed to.
+    /// Digest that the reference pointed to; of a base of packages the digest of their list.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
     /// Uncompressed bytes, as its compressed layers state them.
     pub size: i64,
     /// Bytes of its compressed layers.
     pub compressed_size: i64,
-    /// When it was made, by its own config.
+    /// How many percent of the image's uncompressed bytes are the base's.
+    pub share: i64,
+    /// When it was made: by its own config; of packages, when the newest of their suites was made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub creation_time: Option<String>,
+    /// The distribution that its packages are of, with its version. Absent for scratch and images.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub distribution: Option<String>,
+    /// How many packages are in it. Absent for scratch and images.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub package_count: Option<i64>,
+    /// The packages, as name=version; the first 300.
+    #[schemars(length(max = 300))]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub packages: Vec<String>,
+    /// When the suites were made that were read last; older ones are not believed afterwards.
+    #[schemars(length(max = 3))]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub releases: Vec<SuiteStatus>,
+}
+
+/// A suite of a distribution that was read.
+#[derive(JsonSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SuiteStatus {
+    /// Its name.
+    pub suite: String,
+    /// When it was made.
+    pub time: Time,
 }
 
 /// The source of the last good image.
@@ -283,6 +309,9 @@ pub struct Progress {
     /// Digests of builder and base images.
     #[schemars(length(max = 64))]
     pub images: Vec<PinnedImage>,
+    /// Digest of the list of the base's packages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packages: Option<String>,
     /// The request that no cached artifact may answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub no_cache: Option<String>,
@@ -323,7 +352,7 @@ pub enum BuildReason {
     SourceChanged,
     /// A builder image's tag was moved.
     BuilderChanged,
-    /// The base image's tag was moved.
+    /// The base image's tag was moved, or there are newer packages.
     BaseChanged,
     /// An annotation asked for it.
     Requested,

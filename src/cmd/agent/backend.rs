@@ -5,12 +5,16 @@ use std::{future::Future, path::Path};
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-use crate::domain::{
-    artifact::Layer,
-    recipe::Key,
-    snapshot::Prefix,
-    task::{AgentFailure, SourceTask},
-    value::Digest,
+use crate::{
+    domain::{
+        artifact::Layer,
+        debian::base::Composition,
+        recipe::Key,
+        snapshot::Prefix,
+        task::{AgentFailure, SourceTask},
+        value::Digest,
+    },
+    shell::debian,
 };
 
 /// The compressed bytes of a layer as they come. What they are is checked by whoever reads them.
@@ -45,6 +49,13 @@ pub trait Backend: Send + Sync {
         source: &SourceTask,
         into: &Path,
     ) -> impl Future<Output = Result<Option<i64>, AgentFailure>> + Send;
+    /// Puts a base together of packages that are at `urls`, with room in the existing directory `work`.
+    fn compose(
+        &self,
+        composition: &Composition,
+        urls: &[String],
+        work: &Path,
+    ) -> impl Future<Output = Result<debian::Base, AgentFailure>> + Send;
     /// The artifact that a signed record names for `key`.
     fn lookup(&self, key: Key) -> impl Future<Output = Result<Option<Digest>, AgentFailure>> + Send;
     /// The first step to run, once what the steps before each cut take from the source is known: the build container starts from

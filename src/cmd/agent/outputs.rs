@@ -44,21 +44,15 @@ impl<B: Backend> Outputs<'_, B> {
     /// Packs and uploads all outputs, then config and manifest; gives the manifest's digest.
     pub async fn commit(&self, mut channel: Channel) -> Result<(Channel, Digest), AgentFailure> {
         let mut allowance = Allowance { bytes: self.limits.artifact_bytes, entries: self.limits.artifact_entries };
-        let (mut layers, mut reports) = (Vec::new(), Vec::new());
+        let mut all = Vec::new();
         for (index, output) in self.recipe.outputs.iter().enumerate() {
             let index = u32::try_from(index).unwrap_or(u32::MAX);
             let (next, packed) = self.with_retries(channel, index, output, allowance).await?;
             channel = next;
             allowance.bytes = allowance.bytes.saturating_sub(packed.used);
-            layers.push(packed.layer);
-            reports.push(packed.report);
+            all.push(packed);
         }
-        let config = ArtifactConfig { outputs: reports }.to_bytes();
-        let manifest = manifest(&config, &layers);
-        let digest = Digest::of(&manifest);
-        self.backend.push_blob(config.into()).await?;
-        self.backend.push_manifest(manifest.into()).await?;
-        Ok((channel, digest))
+        Ok((channel, commit(self.backend, all).await?))
     }
 
     async fn with_retries(
@@ -111,6 +105,17 @@ impl<B: Backend> Outputs<'_, B> {
     }
 }
 
+/// Ties layers that were uploaded together to an artifact; gives its digest.
+pub async fn commit<B: Backend>(backend: &B, packed: Vec<Packed>) -> Result<Digest, AgentFailure> {
+    let (layers, outputs): (Vec<_>, Vec<_>) = packed.into_iter().map(|packed| (packed.layer, packed.report)).unzip();
+    let config = ArtifactConfig { outputs }.to_bytes();
+    let manifest = manifest(&config, &layers);
+    let digest = Digest::of(&manifest);
+    backend.push_blob(config.into()).await?;
+    backend.push_manifest(manifest.into()).await?;
+    Ok(digest)
+}
+
 /// Why something did not become a blob.
 pub enum TransferError {
     /// What came from the build container.
@@ -119,13 +124,13 @@ pub enum TransferError {
     Upload(UploadError),
 }
 
-/// Packs what comes through `channel` and uploads it in the same pass. It is read to its end also when it cannot be uploaded:
-/// the build container waits for that.
-pub async fn upload<B: Backend>(
+/// Packs what comes through `channel`, if from there, and uploads it in the same pass. It is read to its end also when it cannot
+/// be uploaded: the build container waits for that.
+pub async fn upload<B: Backend, C: Send + 'static>(
     backend: &B,
-    channel: Channel,
-    pack: impl FnOnce(&mut Channel, Queue) -> Result<Packed, PackError> + Send + 'static,
-) -> Result<(Channel, Result<Packed, TransferError>), AgentFailure> {
+    channel: C,
+    pack: impl FnOnce(&mut C, Queue) -> Result<Packed, PackError> + Send + 'static,
+) -> Result<(C, Result<Packed, TransferError>), AgentFailure> {
     let upload = backend.begin_upload().await;
     let (sender, mut receiver) = mpsc::channel::<Bytes>(WAITING);
     let packing = blocking(channel, move |channel| pack(channel, Queue { sender }));

@@ -5,11 +5,15 @@ use std::{fs, path::Path, time::Duration};
 use bytes::Bytes;
 use futures::TryStreamExt;
 
-use super::backend::{Backend, LayerStream, LayerUpload, UploadError};
+use super::{
+    backend::{Backend, LayerStream, LayerUpload, UploadError},
+    base::compose,
+};
 use crate::{
     domain::{
         artifact::Layer,
         credentials::Keychain,
+        debian::base::Composition,
         media_type,
         recipe::Key,
         snapshot::{Prefix, SnapshotTask, source_before},
@@ -21,7 +25,7 @@ use crate::{
     },
     shell::{
         cache::Cache,
-        chain,
+        chain, debian,
         net::Http,
         registry::{Client, Registry, RegistryError, RetryPolicy, Upload},
         source::{FetchEnvironment, fetch},
@@ -81,6 +85,15 @@ impl Backend for Remote {
         let fetched = fetched.map_err(|error| AgentFailure::new(error.reason(), chain(&error)))?;
         fetched.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         Ok(fetched.time)
+    }
+
+    async fn compose(
+        &self,
+        composition: &Composition,
+        urls: &[String],
+        work: &Path,
+    ) -> Result<debian::Base, AgentFailure> {
+        compose(&self.http, (composition, urls), work, &self.task.limits).await
     }
 
     async fn lookup(&self, key: Key) -> Result<Option<Digest>, AgentFailure> {

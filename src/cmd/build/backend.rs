@@ -15,16 +15,18 @@ use tokio_util::io::ReaderStream;
 
 use super::world::{World, blocking};
 use crate::{
-    cmd::agent::{Backend, LayerStream, LayerUpload, UploadError},
+    cmd::agent::{Backend, LayerStream, LayerUpload, UploadError, base::compose},
     domain::{
         artifact::Layer,
+        debian::base::Composition,
+        plan::BASE_STAGE,
         recipe::{Key, Recipe},
         snapshot::{Prefix, source_before},
         task::{AgentFailure, FailureReason, Limits, SourceTask},
         value::Digest,
     },
     shell::{
-        chain,
+        chain, debian,
         source::{FetchEnvironment, fetch},
         store::{BlobWriter, StoreError},
     },
@@ -83,6 +85,18 @@ impl Backend for Local {
         linked.map_err(|error| internal(&format!("failed to use {}", from.display()), &error))?;
         // When its commit was made only a resource's status tells.
         Ok(None)
+    }
+
+    async fn compose(
+        &self,
+        composition: &Composition,
+        urls: &[String],
+        work: &Path,
+    ) -> Result<debian::Base, AgentFailure> {
+        let http = self.world.http().await;
+        let http = http.map_err(|error| AgentFailure::new(FailureReason::Internal, error.to_string()))?;
+        self.world.progress.state(BASE_STAGE, &format!("{} packages", urls.len()));
+        compose(&http, (composition, urls), work, &Limits::default()).await
     }
 
     async fn lookup(&self, key: Key) -> Result<Option<Digest>, AgentFailure> {

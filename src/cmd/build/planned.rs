@@ -38,8 +38,17 @@ pub async fn planned(world: &Arc<World>, draft: Draft) -> anyhow::Result<Planned
             let references = world.images.get_or_init(|| plan.images());
             let place = |image: &Reference| plan.place_of(image);
             let found = resolved(world, references, &place);
-            let (revision, found) = futures::future::try_join(revision(world), found).await?;
-            return Ok(Planned::new(*plan, revision, found));
+            let packages = async {
+                match &plan.packages {
+                    Some(base) => world.packages(base).await.map(Some),
+                    None => Ok(None),
+                }
+            };
+            let (revision, found, set) = futures::future::try_join3(revision(world), found, packages).await?;
+            let Some(set) = set else { return Ok(Planned::new(*plan, revision, found)) };
+            let planned = Planned::new(plan.with_packages(&set), revision, found);
+            let pins = Pins { packages: Some(set.digest()), ..planned.pins };
+            return Ok(Planned { pins, ..planned });
         }
         Draft::Dockerfile(draft) => draft,
     };
@@ -69,7 +78,7 @@ impl Planned {
     fn new(plan: Plan, revision: Option<String>, found: Vec<(Reference, Resolved)>) -> Self {
         let images = found.iter().map(|(reference, found)| (reference.clone(), found.manifest)).collect();
         let resolved = found.into_iter().map(|(reference, found)| (reference.to_string(), found)).collect();
-        Self { plan, pins: Pins { revision, images }, images: resolved }
+        Self { plan, pins: Pins { revision, images, packages: None }, images: resolved }
     }
 }
 

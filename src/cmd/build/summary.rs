@@ -105,7 +105,7 @@ impl Summary {
             size: base_size + layers.iter().filter_map(|layer| layer.size).sum::<u64>(),
             compressed_size: layers.iter().map(|layer| layer.compressed_size).sum(),
             builder_size: builders.map(|image| image.size).max(),
-            base: base.unwrap_or_else(|| "scratch".into()),
+            base: plan.base_name(),
             layers,
             stages: done.iter().map(StageLine::new).collect(),
             largest_files: largest,

@@ -35,6 +35,8 @@ use crate::{
     },
 };
 
+use super::packages::Resolved;
+
 /// Texts of a source's files; none where there is no such file.
 pub(super) type Texts = BTreeMap<String, Option<String>>;
 
@@ -60,6 +62,10 @@ pub(super) struct World {
     pub sizes: Memo<Digest, u64>,
     /// The Dockerfile and what belongs to it of a resource (by UID and generation) at a revision.
     pub files: Memo<(String, i64, String), Texts>,
+    /// The packages of bases, by what was asked for. Archives are the same for everybody: nobody's credentials are sent for them.
+    pub packages: Memo<Digest, Resolved>,
+    /// Held while an archive is read.
+    pub resolving: Semaphore,
     /// What an image's config says, by the UID of the resource whose credentials have read it.
     pub configs: Memo<(String, Digest), RuntimeConfig>,
     /// Sources that are read at the same time: each takes room on the disk and some memory.
@@ -105,6 +111,10 @@ impl Answers<'_> {
             Question::Image(reference) => {
                 let answer = self.resolve(&reference).await;
                 Box::new(move |facts| drop(facts.images.insert(reference, answer)))
+            }
+            Question::Packages { base, pinned } => {
+                let answer = self.packages(&base, pinned).await;
+                Box::new(|facts| facts.packages = Some(answer))
             }
             Question::Files { revision, paths } => {
                 let answer = self.files(revision, &paths).await;

@@ -4,6 +4,7 @@ mod answers;
 mod caches;
 mod dockerfile;
 mod keep;
+mod packages;
 mod publish;
 mod reconcile;
 mod setup;

@@ -157,7 +157,7 @@ fn own_layers(publication: &Publication) -> Result<OwnLayers, files_layer::Files
         match layer {
             PublicationLayer::Artifact(layer) => layers.push((layer.clone(), None)),
             PublicationLayer::Files(files) => {
-                let packed = files_layer::pack_files(files, publication.base.is_some())?;
+                let packed = files_layer::pack_files(files, publication.base.is_some() || publication.composed)?;
                 let layer = SourcedLayer { layer: packed.layer, from: "files".into() };
                 layers.push((layer, Some(Bytes::from(packed.bytes))));
                 report = Some(packed.report);

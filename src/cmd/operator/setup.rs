@@ -79,6 +79,8 @@ pub(super) async fn operator(
         account: format!("{}:{account}", args.namespace),
         sizes: Memo::default(),
         files: Memo::default(),
+        packages: Memo::default(),
+        resolving: Semaphore::new(1),
         configs: Memo::default(),
         readers: Semaphore::new(SOURCE_READERS),
         keepers: Semaphore::new(KEEPERS),

@@ -47,6 +47,7 @@ impl Answers<'_> {
             layers.push(PublicationLayer::Artifact(SourcedLayer { layer, from: keep.stage.clone() }));
             let annotations = Snapshot::annotations(kept.source, made);
             let publication = Publication {
+                composed: false,
                 base: base.clone(),
                 layers: layers.clone(),
                 image: ImageConfig { annotations, ..ImageConfig::default() },

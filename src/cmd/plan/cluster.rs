@@ -266,7 +266,7 @@ impl Walk<'_> {
         };
         let digest = |stage: &str, output: usize| Some(self.artifacts.get(stage)?.layers.get(output)?.digest);
         Ok(Report {
-            base: base.map_or_else(|| "scratch".to_owned(), ToString::to_string),
+            base: plan.base_name(),
             base_digest: base.and_then(|base| self.planned.pins.images.get(base).copied()),
             layers: report::layers(plan, digest),
             destination: tags.iter().map(ToString::to_string).collect(),

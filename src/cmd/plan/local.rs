@@ -164,7 +164,7 @@ impl Walk<'_> {
             tags.map_err(|problems| anyhow!("{}", problems.iter().map(ToString::to_string).collect::<String>()))?;
         let digest = |stage: &str, output: usize| Some(self.artifacts.get(stage)?.layers.get(output)?.digest);
         Ok(Report {
-            base: base.as_ref().map_or_else(|| "scratch".to_owned(), ToString::to_string),
+            base: self.planned.plan.base_name(),
             base_digest: base.as_ref().and_then(|base| self.digest(base)),
             layers: report::layers(&self.planned.plan, digest),
             destination: tags.iter().map(ToString::to_string).collect(),

@@ -144,7 +144,7 @@ impl StageLine {
 #[must_use]
 pub fn layers(plan: &Plan, digest: impl Fn(&str, usize) -> Option<Digest>) -> Vec<LayerLine> {
     let line = |layer: &LayerPlan| match layer {
-        LayerPlan::Artifact(from) => LayerLine { from: from.stage.clone(), digest: digest(&from.stage, from.output) },
+        LayerPlan::Artifact(from) => LayerLine { from: from.origin(), digest: digest(&from.stage, from.output) },
         LayerPlan::Files(_) => LayerLine { from: "files".into(), digest: None },
     };
     plan.layers.iter().map(line).collect()

@@ -21,7 +21,7 @@ pub(super) fn convert(conversion: &Conversion<'_>, problems: &mut Vec<Problem>) 
         LayerPlan::Artifact(_) => None,
     });
     let image = ImageSpec {
-        base: Base { image: base, scratch: None },
+        base: Base { image: base, ..Base::default() },
         copy: copies,
         files: files.flatten().map(file).collect(),
         command: config.entrypoint.clone(),

@@ -70,6 +70,7 @@ impl Pass<'_> {
         if let Some(last) = &mut status.last_build {
             last.generation = self.generation;
         }
+        self.saw_releases(&mut status);
         let requeue = outline.can_change.then_some(outline.interval);
         let rest = Outcome { requeue, ..Outcome::deleting(self.leftovers()) };
         let ready = find(&self.status.conditions, READY);
@@ -246,9 +247,12 @@ impl Pass<'_> {
         tags: &[Reference],
     ) -> Decision {
         let mut status = self.observed();
-        let base = base_status(plan, progress, published);
-        let base_size = u64::try_from(base.size).unwrap_or_default();
-        let image = image_status(plan, stages, base_size, published, tags);
+        let set = self.facts.packages.as_ref().and_then(|set| set.as_deref().ok());
+        let mut base = base_status(plan, progress, published, set);
+        // A base of packages is a layer of the image's own.
+        let below = if plan.packages.is_some() { 0 } else { u64::try_from(base.size).unwrap_or_default() };
+        let image = image_status(plan, stages, below, published, tags);
+        base.share = base.size * 100 / image.size.max(1);
         let build = Build {
             succeeded: true,
             result: Reason::Succeeded.as_str().into(),

@@ -35,7 +35,12 @@ impl Pass<'_> {
     /// The whole plan of a build whose images are pinned.
     pub(super) fn complete<'a>(&self, draft: &'a Draft, progress: &Progress) -> Asked<Result<Cow<'a, Plan>, Trouble>> {
         let plan = match draft {
-            Draft::Complete(plan) => return Ok(Ok(Cow::Borrowed(plan))),
+            Draft::Complete(plan) => {
+                return Ok(self.packages(plan, progress)?.map(|set| match set {
+                    Some(set) => Cow::Owned(plan.as_ref().clone().with_packages(&set)),
+                    None => Cow::Borrowed(plan.as_ref()),
+                }));
+            }
             Draft::Dockerfile(plan) => plan,
         };
         let open = match self.open(plan, progress.revision.as_deref())? {

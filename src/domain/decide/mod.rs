@@ -3,13 +3,14 @@
 
 mod finish;
 mod front;
+mod packages;
 mod published;
 mod snapshots;
 mod stages;
 mod start;
 mod trigger;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -22,6 +23,7 @@ use crate::api::{
 use super::{
     artifact::{Artifact, OutputReport},
     caches::KeepCaches,
+    debian::base::{PackageSet, PackagesBase},
     image::{BaseLayer, ImageConfig, RuntimeConfig, SourcedLayer},
     job::StageRun,
     observed::JobFact,
@@ -50,6 +52,13 @@ pub enum Question {
     CredentialHost,
     /// What an image reference points to.
     Image(Reference),
+    /// The packages that a base is.
+    Packages {
+        /// What is asked for.
+        base: Box<PackagesBase>,
+        /// What the build in hand has found them to be: digest of their list.
+        pinned: Option<Digest>,
+    },
     /// The source's Dockerfile and what belongs to it, at a revision: paths below the source's directory.
     Files {
         /// The source's revision.
@@ -85,6 +94,8 @@ pub struct Publication {
     pub base: Option<(Reference, Digest)>,
     /// The layers on top, lowest first.
     pub layers: Vec<PublicationLayer>,
+    /// Whether the lowest of them is a base of packages.
+    pub composed: bool,
     /// What the config says.
     pub image: ImageConfig,
     /// What the image is for.
@@ -175,6 +186,8 @@ pub struct Facts {
     pub credential_host: Option<Result<Option<String>, Trouble>>,
     /// To [`Question::Image`].
     pub images: BTreeMap<Reference, Result<ResolvedImage, Trouble>>,
+    /// To [`Question::Packages`].
+    pub packages: Option<Result<Arc<PackageSet>, Trouble>>,
     /// To [`Question::Files`]: text by path; none where there is no such file.
     pub files: Option<Result<BTreeMap<String, Option<String>>, Trouble>>,
     /// To [`Question::Config`].
@@ -304,7 +317,7 @@ impl Pass<'_> {
         if let Some(wait) = self.wait_for_retry(&progress) {
             return Ok(wait);
         }
-        let progress = if progress.resolved {
+        let progress = if progress.resolved && !self.has_moved(&draft, &progress)? {
             progress
         } else {
             match self.resolve(&draft, progress)? {
@@ -350,18 +363,26 @@ impl Pass<'_> {
         if !questions.is_empty() {
             return Err(questions);
         }
+        if let Draft::Complete(plan) = draft {
+            match self.packages(plan, &progress)? {
+                Ok(set) => progress.packages = set.map(|set| set.digest().to_string()),
+                Err(trouble) => return Ok(Err((progress, trouble))),
+            }
+        }
         progress.resolved = true;
         Ok(Ok(progress))
     }
 
     /// The revision, and with it what can be asked at the same time.
     fn first_questions(&self, draft: &Draft) -> Vec<Question> {
-        let known = match draft {
-            Draft::Complete(plan) => plan.images(),
-            Draft::Dockerfile(_) => Vec::new(),
+        let (known, packages) = match draft {
+            Draft::Complete(plan) => (plan.images(), plan.packages.clone()),
+            Draft::Dockerfile(_) => (Vec::new(), None),
         };
         let open = known.into_iter().filter(|image| !self.facts.images.contains_key(image));
-        std::iter::once(Question::Revision).chain(open.map(Question::Image)).collect()
+        let packages = packages.filter(|_| self.facts.packages.is_none());
+        let packages = packages.map(|base| Question::Packages { base: Box::new(base), pinned: None });
+        std::iter::once(Question::Revision).chain(open.map(Question::Image)).chain(packages).collect()
     }
 
     /// Brings the stages forward; when all artifacts are there, the image.
@@ -421,7 +442,8 @@ fn pinned_digest(progress: &Progress, reference: &Reference) -> Option<Digest> {
 
 /// The revision and images that a plan is built with.
 fn pins_of(progress: &Progress) -> Pins {
-    Pins { revision: progress.revision.clone(), images: image_pins(progress) }
+    let packages = progress.packages.as_ref().and_then(|digest| digest.parse().ok());
+    Pins { revision: progress.revision.clone(), images: image_pins(progress), packages }
 }
 
 #[cfg(test)]

@@ -4,23 +4,29 @@ use crate::{
     api::v1alpha1::{BaseStatus, FileStatus, ImageStatus, LayerStatus, PlatformStatus, Progress},
     domain::{
         artifact::OutputReport,
-        plan::{LayerPlan, Plan},
+        debian::base::PackageSet,
+        plan::{BASE_STAGE, LayerPlan, Plan},
         value::{Digest, Reference, human_size},
     },
 };
 
-use super::{Published, pinned_digest, stages::Stages};
+use super::{
+    Published,
+    packages::{listed, releases},
+    pinned_digest,
+    stages::Stages,
+};
 
 pub(super) fn image_status(
     plan: &Plan,
     stages: &Stages,
-    base_size: u64,
+    below: u64,
     published: &Published,
     tags: &[Reference],
 ) -> ImageStatus {
     let reports = reports(plan, stages, published);
     let (base, own) = (&published.base_layers, &published.layers);
-    let size = base_size + own.iter().map(|layer| layer.layer.size).sum::<u64>();
+    let size = below + own.iter().map(|layer| layer.layer.size).sum::<u64>();
     let compressed = base.iter().map(|layer| layer.size).sum::<u64>()
         + own.iter().map(|layer| layer.layer.compressed_size).sum::<u64>();
     let mut largest: Vec<_> = reports.iter().flat_map(|report| &report.largest_files).collect();
@@ -63,12 +69,35 @@ pub(super) fn image_status(
 fn reports<'a>(plan: &Plan, stages: &'a Stages, published: &'a Published) -> Vec<&'a OutputReport> {
     let report = |layer: &LayerPlan| match layer {
         LayerPlan::Files(_) => published.files.as_ref(),
+        LayerPlan::Artifact(from) if from.stage == BASE_STAGE => None,
         LayerPlan::Artifact(from) => stages.artifacts.get(&from.stage)?.outputs.get(from.output),
     };
     plan.layers.iter().filter_map(report).collect()
 }
 
-pub(super) fn base_status(plan: &Plan, progress: &Progress, published: &Published) -> BaseStatus {
+/// The base's status without its share of the image.
+pub(super) fn base_status(
+    plan: &Plan,
+    progress: &Progress,
+    published: &Published,
+    set: Option<&PackageSet>,
+) -> BaseStatus {
+    if let (Some(base), Some(set), Some(layer)) = (&plan.packages, set, published.layers.first()) {
+        let newest = set.releases.iter().map(|release| release.date).max();
+        return BaseStatus {
+            kind: "Packages".into(),
+            display_name: base.name.clone(),
+            digest: Some(set.digest().to_string()),
+            size: signed(layer.layer.size),
+            compressed_size: signed(layer.layer.compressed_size),
+            creation_time: newest.map(|date| date.to_string()),
+            distribution: Some(set.distribution.clone()),
+            package_count: Some(signed(set.packages.len() as u64)),
+            packages: listed(set),
+            releases: releases(set),
+            ..BaseStatus::default()
+        };
+    }
     let Some(base) = &plan.base else {
         return BaseStatus { kind: "Scratch".into(), display_name: "scratch".into(), ..BaseStatus::default() };
     };
@@ -83,6 +112,7 @@ pub(super) fn base_status(plan: &Plan, progress: &Progress, published: &Publishe
         size,
         compressed_size: signed(published.base_layers.iter().map(|layer| layer.size).sum()),
         creation_time: published.base_created.clone(),
+        ..BaseStatus::default()
     }
 }
 

@@ -373,12 +373,13 @@ impl Stages {
             LayerPlan::Files(files) => Some(PublicationLayer::Files(files.clone())),
             LayerPlan::Artifact(from) => {
                 let layer = self.artifacts.get(&from.stage)?.layers.get(from.output)?.clone();
-                Some(PublicationLayer::Artifact(SourcedLayer { layer, from: from.stage.clone() }))
+                Some(PublicationLayer::Artifact(SourcedLayer { layer, from: from.origin() }))
             }
         });
         Publication {
             base: plan.base.as_ref().and_then(|base| Some((base.clone(), pinned_digest(progress, base)?))),
             layers: layers.collect(),
+            composed: plan.packages.is_some(),
             image: plan.image.clone(),
             platform: plan.outline.platform.clone(),
             cache: plan.outline.cache.clone(),

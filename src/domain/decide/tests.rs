@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+mod packages;
 mod snapshots;
 
 use super::*;
@@ -30,6 +31,7 @@ struct World {
     /// Why the cache does not answer.
     records: Option<Trouble>,
     /// The snapshots that the cache holds.
+    packages: Result<Arc<PackageSet>, Trouble>,
     snapshots: BTreeMap<Key, Snapshot>,
     /// The text of the source's Dockerfile.
     dockerfile: Option<String>,
@@ -74,6 +76,7 @@ impl World {
             cached: Some(Vec::new()),
             records: None,
             snapshots: BTreeMap::new(),
+            packages: Ok(packages::set(&["libc6=1"], "2026-11-01T00:00:00Z")),
             dockerfile: None,
             slot: Slot::Granted,
             published: Ok(published),
@@ -161,6 +164,7 @@ impl World {
             Question::Revision => facts.revision = Some(self.revision.clone()),
             Question::CredentialHost => facts.credential_host = Some(Ok(None)),
             Question::Image(reference) => drop(facts.images.insert(reference, self.images.clone())),
+            Question::Packages { .. } => facts.packages = Some(self.packages.clone()),
             Question::Files { .. } => {
                 let texts = [("Dockerfile".to_owned(), self.dockerfile.clone())];
                 facts.files = Some(Ok(texts.into()));

@@ -94,6 +94,9 @@ impl Pass<'_> {
             return Some(progress);
         }
         let base = match draft {
+            Draft::Complete(plan) if plan.packages.is_some() => {
+                progress.packages.as_deref().and_then(|digest| digest.parse().ok())
+            }
             Draft::Complete(plan) => plan.base.as_ref().and_then(|base| pinned_digest(&progress, base)),
             // The Dockerfile's base is one of its images: the one that status names.
             Draft::Dockerfile(_) => self.status.base.as_ref().and_then(|base| {
@@ -105,6 +108,8 @@ impl Pass<'_> {
         let (reason, message) = if progress.revision != last.revision {
             let revision = progress.revision.clone().unwrap_or_default();
             (BuildReason::SourceChanged, format!("the source is at {revision}"))
+        } else if base.map(|digest| digest.to_string()) != known_base && progress.packages.is_some() {
+            (BuildReason::BaseChanged, self.changed_packages())
         } else if base.map(|digest| digest.to_string()) != known_base {
             (BuildReason::BaseChanged, "the base image's tag points to another image".to_owned())
         } else {

@@ -106,6 +106,7 @@ pub fn task(
         network: settings.network.clone(),
         limits: settings.limits.clone(),
         places: stage.places.clone(),
+        package_urls: stage.packages.as_ref().map(|(_, urls)| urls.clone()).unwrap_or_default(),
         inject_ca: stage.settings.as_ref().is_some_and(|stage| stage.ca_certificates),
         snapshots: SnapshotTask::default(),
         caches: Vec::new(),

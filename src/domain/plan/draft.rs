@@ -8,19 +8,22 @@ use crate::{
         image::ImageConfig,
         recipe::{Owner, TextFile},
         snapshot::Keeping,
-        value::{ImagePath, Reference, Repository},
+        value::{ImagePath, Repository},
     },
 };
 
-use super::{DockerfilePlan, Draft, Outline, Plan, Problems, SourcePlan, sources, stages};
+use super::{
+    DockerfilePlan, Draft, Outline, Plan, Problems, SourcePlan,
+    base::{self, Start},
+    sources, stages,
+};
 
 pub(super) fn draft(spec: &MinimalImageSpec, problems: &mut Problems) -> Option<Draft> {
     let source = spec.source.as_ref().and_then(|source| sources::plan(source, problems));
     let platform = spec.platforms.first().map_or("linux/amd64", String::as_str).parse();
     let platform = problems.take("platforms[0]", platform);
     let interval = duration(problems, "interval", &spec.interval);
-    let base = spec.image.base.image.as_ref().map(|base| base.reference.parse::<Reference>());
-    let base = base.and_then(|base| problems.take("image.base.image.reference", base));
+    let base = base::plan(&spec.image.base, platform.as_ref(), problems);
     let repository = repository(&spec.destination.repository, problems);
     let cache = match &spec.cache {
         Some(cache) => problems.take("cache.repository", cache.repository.parse()),
@@ -48,7 +51,7 @@ pub(super) fn draft(spec: &MinimalImageSpec, problems: &mut Problems) -> Option<
 
 /// The part of a draft that differs between the two ways to give stages.
 enum Front {
-    Stages { graph: stages::Graph, base: Option<Reference>, image: ImageConfig },
+    Stages { graph: stages::Graph, base: Box<Start>, image: ImageConfig },
     Dockerfile { spec: Box<DockerfileSpec>, image: ImageConfig, files: Vec<TextFile> },
 }
 
@@ -56,8 +59,10 @@ impl Front {
     fn with(self, outline: Outline) -> Draft {
         match self {
             Self::Stages { graph: stages::Graph { stages, skipped, layers }, base, image } => {
-                let mut plan = Plan { outline, stages, skipped, base, layers, image, warnings: Vec::new() };
-                plan.outline.can_change |= plan.images().iter().any(|image| image.digest().is_none());
+                let Start { image: base, packages } = *base;
+                let mut plan = Plan { outline, stages, skipped, base, packages, layers, image, warnings: Vec::new() };
+                let moves = plan.packages.as_ref().is_some_and(|packages| !packages.frozen);
+                plan.outline.can_change |= moves || plan.images().iter().any(|image| image.digest().is_none());
                 Draft::Complete(Box::new(plan))
             }
             // Which images a Dockerfile names is not known yet; a look that finds nothing new costs little.
@@ -69,16 +74,13 @@ impl Front {
     }
 }
 
-fn front(
-    spec: &MinimalImageSpec,
-    security: PodSecurity,
-    base: Option<Reference>,
-    problems: &mut Problems,
-) -> Option<Front> {
+fn front(spec: &MinimalImageSpec, security: PodSecurity, base: Start, problems: &mut Problems) -> Option<Front> {
     let image = ImageConfig::from(&spec.image);
+    let has_base = base.image.is_some() || base.packages.is_some();
     let Some(dockerfile) = &spec.dockerfile else {
-        let graph = stages::plan(spec, security, base.is_some(), problems)?;
-        return Some(Front::Stages { graph, base, image });
+        let graph = stages::plan(spec, security, (has_base, base.packages.is_some()), problems)?;
+        let image = base.packages.as_ref().map(|packages| image.clone().above(&packages.config)).unwrap_or(image);
+        return Some(Front::Stages { graph, base: Box::new(base), image });
     };
     if !spec.stages.is_empty() {
         problems.add("dockerfile", "give either stages or dockerfile, not both");
@@ -88,7 +90,7 @@ fn front(
     }
     let own =
         ImageConfig { labels: image.labels.clone(), annotations: image.annotations.clone(), ..Default::default() };
-    if image != own || base.is_some() || !spec.image.copy.is_empty() {
+    if image != own || has_base || !spec.image.copy.is_empty() {
         problems.add(
             "image",
             "with dockerfile only labels, annotations and files can be given; the rest comes from the Dockerfile",

@@ -1,5 +1,6 @@
 //! The plan: a spec, parsed and checked once. It is the only place that refuses a spec; what follows can rely on it.
 
+mod base;
 mod copies;
 mod dockerfile;
 mod draft;
@@ -18,6 +19,7 @@ use stages::{DEFAULT_TIMEOUT, empty_stage, source_stage};
 
 use super::{
     artifact::Artifact,
+    debian::base::{Composition, PackageSet, PackagesBase},
     image::ImageConfig,
     recipe::{FORMAT, Output, Recipe, Step, TextFile, reads_source},
     remote::Remote,
@@ -32,6 +34,8 @@ pub use stages::SOURCE_DATE_EPOCH;
 
 /// Name of the stage that stands for the source: it has no builder image.
 pub const SOURCE_STAGE: &str = "source";
+/// Name of the stage that puts a base of packages together: it has no builder image either.
+pub const BASE_STAGE: &str = "base-packages";
 /// The user that stages run as under [`PodSecurity::Restricted`].
 pub const RESTRICTED_USER: u32 = 65532;
 /// Where a stage's user code works by default.
@@ -76,8 +80,10 @@ pub struct Plan {
     pub stages: Vec<StagePlan>,
     /// Names of stages that nothing needs.
     pub skipped: Vec<String>,
-    /// The image that the final image starts from; none for scratch.
+    /// The image that the final image starts from; none for scratch and packages.
     pub base: Option<Reference>,
+    /// The packages that it starts from: the lowest of its layers is put together from them.
+    pub packages: Option<PackagesBase>,
     /// The final image's layers on top of its base, lowest first.
     pub layers: Vec<LayerPlan>,
     /// What the final image's config says.
@@ -104,6 +110,8 @@ pub struct StagePlan {
     pub image: Option<Reference>,
     /// What it gives its outputs from in place of the source, where it has no builder image.
     pub remote: Option<Remote>,
+    /// The packages that its agent puts together, and where each of them is; its only output is the base.
+    pub packages: Option<(Composition, Vec<String>)>,
     /// What is done.
     pub steps: Vec<Step>,
     /// The layers that `Step::CopyArtifact` names by index: a stage's output.
@@ -128,7 +136,7 @@ impl StagePlan {
     /// Whether it takes anything from the source by itself.
     #[must_use]
     pub fn uses_source(&self) -> bool {
-        reads_source(self.image.is_some(), self.remote.as_ref(), &self.steps)
+        reads_source(self.image.is_some(), self.remote.is_some() || self.packages.is_some(), &self.steps)
     }
 }
 
@@ -187,6 +195,14 @@ pub struct OutputReference {
     pub output: usize,
 }
 
+impl OutputReference {
+    /// What a layer made of it is said to come from.
+    #[must_use]
+    pub fn origin(&self) -> String {
+        if self.stage == BASE_STAGE { "base".to_owned() } else { self.stage.clone() }
+    }
+}
+
 /// One layer of the final image.
 #[derive(Debug, Clone, PartialEq)]
 pub enum LayerPlan {
@@ -233,6 +249,8 @@ pub struct Pins {
     pub revision: Option<String>,
     /// Manifest digests of builder and base images, by reference.
     pub images: BTreeMap<Reference, Digest>,
+    /// Digest of the list of the base's packages.
+    pub packages: Option<Digest>,
 }
 
 impl Draft {
@@ -312,6 +330,36 @@ impl Plan {
         }
     }
 
+    /// Whether anything is below the layers that hold what is copied.
+    #[must_use]
+    pub fn has_base(&self) -> bool {
+        self.base.is_some() || self.packages.is_some()
+    }
+
+    /// What people call what the image starts from.
+    #[must_use]
+    pub fn base_name(&self) -> String {
+        match (&self.base, &self.packages) {
+            (Some(image), _) => image.to_string(),
+            (None, Some(packages)) => packages.name.clone(),
+            (None, None) => "scratch".to_owned(),
+        }
+    }
+
+    /// The plan with the stage that puts its base together of `set`.
+    #[must_use]
+    pub fn with_packages(mut self, set: &PackageSet) -> Self {
+        let Some(base) = &self.packages else { return self };
+        let composition = Composition { packages: set.packages.clone(), selection: base.selection.clone() };
+        let stage = StagePlan {
+            packages: Some((composition, set.urls.clone())),
+            outputs: vec![Output::changes()],
+            ..empty_stage(BASE_STAGE.to_owned(), Account::Restricted)
+        };
+        self.stages.insert(0, stage);
+        self
+    }
+
     /// Every image that has to be resolved: builder images and the base, each once.
     #[must_use]
     pub fn images(&self) -> Vec<Reference> {
@@ -351,6 +399,7 @@ impl Plan {
             env_from,
             mounts: claims.map(|(cache, _)| cache.path.clone()).collect(),
             remote: stage.remote.clone(),
+            packages: stage.packages.as_ref().map(|(composition, _)| composition.clone()),
             ignore: stage.ignore.clone(),
             inputs,
             steps: stage.steps.clone(),
@@ -373,7 +422,8 @@ pub fn inputs(spec: &MinimalImageSpec, pins: &Pins) -> Digest {
             dockerfile.remove("snapshots");
         }
     }
-    Digest::of(format!("{spec} {:?} {:?}", pins.revision, pins.images).as_bytes())
+    let packages = pins.packages.map(|digest| format!(" {digest}")).unwrap_or_default();
+    Digest::of(format!("{spec} {:?} {:?}{packages}", pins.revision, pins.images).as_bytes())
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::{
 };
 
 use super::{
-    Account, LayerPlan, OutputReference, Problems, SOURCE_STAGE, StagePlan, WORKSPACE,
+    Account, BASE_STAGE, LayerPlan, OutputReference, Problems, SOURCE_STAGE, StagePlan, WORKSPACE,
     copies::{self, Group, Made},
     duration, mode, owner,
 };
@@ -43,7 +43,7 @@ struct Draft<'a> {
 pub(super) fn plan(
     spec: &MinimalImageSpec,
     security: PodSecurity,
-    has_base: bool,
+    (has_base, composed): (bool, bool),
     problems: &mut Problems,
 ) -> Option<Graph> {
     check_origins(spec, problems);
@@ -73,7 +73,9 @@ pub(super) fn plan(
     };
     let account = if security == PodSecurity::Restricted { Account::Restricted } else { Account::Image };
     let parents = if has_base { Parents::Unusual } else { Parents::All };
-    let mut layers: Vec<_> = image_groups.iter().map(|group| LayerPlan::Artifact(add(group, parents))).collect();
+    let below = composed.then(|| LayerPlan::Artifact(OutputReference { stage: BASE_STAGE.to_owned(), output: 0 }));
+    let own = image_groups.iter().map(|group| LayerPlan::Artifact(add(group, parents)));
+    let mut layers: Vec<_> = below.into_iter().chain(own).collect();
     if !files.is_empty() {
         layers.push(LayerPlan::Files(files));
     }
@@ -95,7 +97,7 @@ pub(super) fn plan(
 fn check_origins(spec: &MinimalImageSpec, problems: &mut Problems) {
     let mut names = BTreeSet::new();
     for (index, stage) in spec.stages.iter().enumerate() {
-        if stage.name == SOURCE_STAGE || !names.insert(stage.name.as_str()) {
+        if [SOURCE_STAGE, BASE_STAGE].contains(&stage.name.as_str()) || !names.insert(stage.name.as_str()) {
             problems.add(format!("stages[{index}].name"), format!("`{}` is taken, choose another name", stage.name));
         }
     }
@@ -235,6 +237,7 @@ fn finish(draft: &Draft, account: Account, mut add: impl FnMut(&Group) -> Output
         name: draft.stage.name.clone(),
         image: Some(draft.image.clone()),
         remote: None,
+        packages: None,
         steps,
         inputs,
         outputs: Vec::new(),
@@ -268,6 +271,7 @@ pub(super) fn empty_stage(name: String, account: Account) -> StagePlan {
         name,
         image: None,
         remote: None,
+        packages: None,
         steps: Vec::new(),
         inputs: Vec::new(),
         outputs: Vec::new(),

@@ -28,21 +28,21 @@ const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A client together with what it may say to whom.
 #[derive(Clone, Copy)]
-pub(super) struct Session<'a> {
-    pub(super) http: &'a Http,
-    pub(super) credential: Option<&'a ServerCredential>,
-    pub(super) purpose: Purpose,
+pub(in crate::shell) struct Session<'a> {
+    pub(in crate::shell) http: &'a Http,
+    pub(in crate::shell) credential: Option<&'a ServerCredential>,
+    pub(in crate::shell) purpose: Purpose,
 }
 
 /// An answer with a good status, and the address that gave it in the end.
-pub(super) struct Answer {
+pub(in crate::shell) struct Answer {
     pub(super) url: SourceUrl,
     response: Response,
 }
 
 impl Session<'_> {
     /// Gets `url`, following redirects. Only while nothing was received is a failure tried again.
-    pub(super) async fn get(&self, url: &SourceUrl, headers: &HeaderMap) -> Result<Answer, SourceError> {
+    pub(in crate::shell) async fn get(&self, url: &SourceUrl, headers: &HeaderMap) -> Result<Answer, SourceError> {
         let mut at = url.clone();
         for _ in 0..=MAX_REDIRECTS {
             let response = self.patiently(Method::GET, &at, headers, &Bytes::new()).await?;
@@ -170,7 +170,7 @@ impl Answer {
     }
 
     /// The next piece of the body; none at its end.
-    pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, SourceError> {
+    pub(in crate::shell) async fn chunk(&mut self) -> Result<Option<Bytes>, SourceError> {
         match tokio::time::timeout(PATIENCE, self.response.chunk()).await {
             Ok(Ok(chunk)) => Ok(chunk),
             Ok(Err(error)) => {

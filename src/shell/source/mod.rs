@@ -5,7 +5,7 @@ mod checkout;
 mod config_map;
 mod error;
 mod git;
-mod http;
+pub(super) mod http;
 mod read;
 mod unpack;
 mod writer;

@@ -26,6 +26,7 @@ pub use usage::Usage;
 use crate::domain::{
     artifact::{self, Artifact, Layer},
     changes::StageInputs,
+    debian::base::PackageSet,
     recipe::Key,
     value::{Digest, DigestHasher, Platform, Reference},
 };
@@ -109,6 +110,7 @@ impl Store {
             "saved",
             "inputs",
             "resolved",
+            "packages",
             "chains",
             "runs",
             "images",
@@ -270,6 +272,26 @@ impl Store {
         resolved: &Resolved,
     ) -> Result<(), StoreError> {
         self.put_json("resolved", &resolved_name(reference, platform), resolved)
+    }
+
+    /// What a base of packages was resolved to, and when, in seconds since 1970.
+    #[must_use]
+    pub fn packages(&self, name: &str) -> Option<(i64, PackageSet)> {
+        self.json("packages", name)
+    }
+
+    /// Remembers what a base of packages was resolved to.
+    ///
+    /// # Errors
+    /// When the disk says no.
+    pub fn put_packages(&self, name: &str, packages: &(i64, PackageSet)) -> Result<(), StoreError> {
+        self.put_json("packages", name, packages)
+    }
+
+    /// Where index files of package archives are kept.
+    #[must_use]
+    pub fn indexes(&self) -> PathBuf {
+        self.root.join("indexes")
     }
 
     /// Waits until nobody else holds `name`, and holds it. Blocks.

@@ -45,8 +45,13 @@ impl Store {
                 others.add(&path, true);
             }
         }
-        let folders =
-            [("builder layers", "chains"), ("caches", "caches"), ("unfinished", "partial"), ("leftovers", "runs")];
+        let folders = [
+            ("builder layers", "chains"),
+            ("package lists", "indexes"),
+            ("caches", "caches"),
+            ("unfinished", "partial"),
+            ("leftovers", "runs"),
+        ];
         let rest = folders.map(|(kind, folder)| {
             let mut usage = Usage::new(kind);
             self.entries(folder).for_each(|path| usage.add(&path, true));

@@ -86,6 +86,7 @@ pub(super) fn plan(
         outline: open.plan.outline.clone(),
         skipped: skipped(open, &finish.names),
         base: target.image.clone(),
+        packages: None,
         stages: stages.into_iter().map(|(_, stage)| stage).collect(),
         layers,
         image,

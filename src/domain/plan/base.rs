@@ -1,0 +1,260 @@
+//! `spec.image.base`: what the image starts from, all defaults filled in.
+
+use jiff::civil::Date;
+
+use crate::{
+    api::v1alpha1::{Base, PackagesBase as PackagesSpec, Pocket, RuntimeBase},
+    domain::{
+        debian::{
+            base::{Archive, PackagesBase, Selection},
+            compose::without,
+            contents::Rules,
+            runtimes::{self, DEFAULT_SUITE, Kind},
+            signature::Keyring,
+        },
+        source::SourceUrl,
+        value::{Platform, Reference},
+    },
+};
+
+use super::Problems;
+
+const FIELD: &str = "image.base.packages";
+const MIRROR: &str = "http://deb.debian.org/debian";
+const SNAPSHOTS: &str = "https://snapshot.debian.org/archive/debian";
+/// What every base of packages has: what tells people and scanners which distribution it is, and the common licences.
+const ALWAYS: &str = "base-files";
+
+/// What an image starts from; neither is scratch.
+#[derive(Debug, Default)]
+pub(super) struct Start {
+    pub image: Option<Reference>,
+    pub packages: Option<PackagesBase>,
+}
+
+pub(super) fn plan(spec: &Base, platform: Option<&Platform>, problems: &mut Problems) -> Start {
+    let image = spec.image.as_ref().map(|base| base.reference.parse::<Reference>());
+    let image = image.and_then(|image| problems.take("image.base.image.reference", image));
+    let packages = match (&spec.runtime, &spec.packages) {
+        (None, None) => None,
+        (runtime, given) => {
+            let defaults = PackagesSpec::default();
+            let given = given.as_ref().unwrap_or(&defaults);
+            platform.and_then(|platform| packages(runtime.as_ref(), given, platform, problems))
+        }
+    };
+    let kinds = [spec.scratch.is_some(), spec.image.is_some(), spec.packages.is_some() || spec.runtime.is_some()];
+    if kinds.into_iter().filter(|given| *given).count() > 1 {
+        problems.add("image.base", "give one of scratch, image, and packages or runtime");
+    }
+    Start { image, packages }
+}
+
+fn packages(
+    runtime: Option<&RuntimeBase>,
+    spec: &PackagesSpec,
+    platform: &Platform,
+    problems: &mut Problems,
+) -> Option<PackagesBase> {
+    let architecture = architecture(platform, problems)?;
+    let given = runtime.and_then(|runtime| runtime.suite.as_deref()).or(spec.suite.as_deref());
+    let (runtime, suite) = match runtime {
+        Some(spec) => {
+            let found = with_kind(spec, |kind| runtimes::runtime(kind, given, &architecture));
+            let found = found.ok_or("give exactly one of static, base, cc, java, python and node".to_owned());
+            let (runtime, suite) = problems.take("image.base.runtime", found.and_then(|found| found))?;
+            (Some(runtime), suite)
+        }
+        None => (None, given.unwrap_or(DEFAULT_SUITE).to_owned()),
+    };
+    if runtime.is_none() && spec.install.is_empty() {
+        problems.add(format!("{FIELD}.install"), "give at least one package, or a runtime beside it");
+    }
+    let names = runtime.iter().flat_map(|runtime| runtime.install.clone());
+    let mut install: Vec<String> = names.chain(spec.install.iter().cloned()).collect();
+    if !spec.exclude.iter().any(|name| name == ALWAYS) {
+        install.push(ALWAYS.to_owned());
+    }
+    install.sort();
+    install.dedup();
+    let exclude: Vec<String> =
+        runtime.iter().flat_map(|runtime| runtime.without.clone()).chain(spec.exclude.iter().cloned()).collect();
+    for name in spec.exclude.iter().filter(|name| spec.install.iter().any(|other| is_of(other, name))) {
+        problems.add(format!("{FIELD}.exclude"), format!("{name} is in install too: take it out of one of them"));
+    }
+    let install: Vec<String> =
+        install.into_iter().filter(|text| !spec.exclude.iter().any(|name| is_of(text, name))).collect();
+    let selection = Selection { keep: spec.keep.clone(), drop: spec.drop.clone(), scripts: spec.scripts };
+    problems.take(FIELD, Rules::new(&selection));
+    if let Some(keyring) = &spec.keyring {
+        problems.take(format!("{FIELD}.keyring"), Keyring::parse(keyring));
+    }
+    let name = match &runtime {
+        Some(runtime) => format!("{} ({suite})", runtime.name),
+        None => format!("packages ({suite})"),
+    };
+    Some(PackagesBase {
+        name,
+        archives: archives(spec, &suite, problems)?,
+        architecture,
+        frozen: spec.snapshot.is_some(),
+        keyring: spec.keyring.clone(),
+        without: without(&exclude, &install),
+        install,
+        selection,
+        config: runtimes::config(runtime.as_ref()),
+    })
+}
+
+/// Whether `text`, `name` or `name=version`, is of the package `name`.
+fn is_of(text: &str, name: &str) -> bool {
+    text.split_once('=').map_or(text, |(name, _)| name) == name
+}
+
+/// Debian's name of an architecture.
+fn architecture(platform: &Platform, problems: &mut Problems) -> Option<String> {
+    match platform.architecture.as_str() {
+        known @ ("amd64" | "arm64") => Some(known.to_owned()),
+        other => {
+            let message = format!("bases of packages are for linux/amd64 and linux/arm64, not for linux/{other}");
+            problems.add("platforms[0]", message);
+            None
+        }
+    }
+}
+
+fn with_kind<T>(spec: &RuntimeBase, make: impl Fn(&Kind<'_>) -> T) -> Option<T> {
+    let (java, node) = (spec.java.map(|version| version.to_string()), spec.node.map(|version| version.to_string()));
+    let kinds = [
+        spec.r#static.as_ref().map(|_| Kind::Static),
+        spec.base.as_ref().map(|_| Kind::Base),
+        spec.cc.as_ref().map(|_| Kind::Cc),
+        java.as_deref().map(Kind::Java),
+        spec.python.as_deref().map(Kind::Python),
+        node.as_deref().map(Kind::Node),
+    ];
+    let mut given = kinds.into_iter().flatten();
+    let first = given.next()?;
+    given.next().is_none().then(|| make(&first))
+}
+
+fn archives(spec: &PackagesSpec, suite: &str, problems: &mut Problems) -> Option<Vec<Archive>> {
+    let time = match &spec.snapshot {
+        Some(text) => Some(problems.take(format!("{FIELD}.snapshot"), snapshot(text))?),
+        None => None,
+    };
+    let default = if time.is_some() { SNAPSHOTS } else { MIRROR };
+    let mirror = root(spec.mirror.as_deref().unwrap_or(default), "mirror", problems)?;
+    let security = match &spec.security_mirror {
+        Some(mirror) => root(mirror, "securityMirror", problems)?,
+        None => format!("{mirror}-security"),
+    };
+    let archive = |root: &str, suite: String| Archive {
+        root: time.as_ref().map_or_else(|| root.to_owned(), |time| format!("{root}/{time}")),
+        suite,
+        components: spec.components.clone(),
+    };
+    let mut archives = vec![archive(&mirror, suite.to_owned())];
+    for pocket in &spec.pockets {
+        archives.push(match pocket {
+            Pocket::Updates => archive(&mirror, format!("{suite}-updates")),
+            Pocket::Security => archive(&security, format!("{suite}-security")),
+        });
+    }
+    Some(archives)
+}
+
+fn root(text: &str, field: &str, problems: &mut Problems) -> Option<String> {
+    problems.take(format!("{FIELD}.{field}"), SourceUrl::parse(text))?;
+    Some(text.trim_end_matches('/').to_owned())
+}
+
+/// The time as archives of snapshots name it: `20261101T000000Z`.
+fn snapshot(text: &str) -> Result<String, String> {
+    let expected = || format!("`{text}` is no day and no time, expected for example 2026-11-01 or 20261101T120000Z");
+    if text.len() == 16 {
+        let day = text.get(..8).ok_or_else(expected)?;
+        Date::strptime("%Y%m%d", day).map_err(|_| expected())?;
+        return Ok(text.to_owned());
+    }
+    let day: Date = text.parse().map_err(|_| expected())?;
+    Ok(day.strftime("%Y%m%dT000000Z").to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn planned(base: serde_json::Value) -> Result<PackagesBase, String> {
+        let base: Base = serde_json::from_value(base).unwrap();
+        let mut problems = Problems::default();
+        let start = plan(&base, Some(&Platform::linux("amd64")), &mut problems);
+        match problems.0.first() {
+            Some(problem) => Err(problem.to_string()),
+            None => Ok(start.packages.unwrap()),
+        }
+    }
+
+    #[test]
+    fn a_runtime_alone_is_enough() {
+        let base = planned(json!({"runtime": {"java": 17}})).unwrap();
+        assert_eq!(base.name, "java 17 (bookworm)");
+        let archives: Vec<String> =
+            base.archives.iter().map(|archive| format!("{} {}", archive.root, archive.suite)).collect();
+        assert_eq!(
+            archives,
+            [
+                "http://deb.debian.org/debian bookworm",
+                "http://deb.debian.org/debian bookworm-updates",
+                "http://deb.debian.org/debian-security bookworm-security"
+            ]
+        );
+        assert!(base.install.contains(&"base-files".to_owned()) && base.without.contains("perl-base"));
+    }
+
+    #[test]
+    fn packages_are_added_to_a_runtime_and_taken_from_a_frozen_mirror() {
+        let base = planned(json!({
+            "runtime": {"cc": {}},
+            "packages": {"install": ["bash", "libpq5=1"], "exclude": ["base-files"], "pockets": [], "snapshot": "2026-11-01",
+                "mirror": "http://mirror.example.com/debian/", "suite": "bookworm"}
+        }));
+        let base = base.unwrap();
+        assert_eq!(base.archives.len(), 1);
+        assert_eq!(base.archives[0].root, "http://mirror.example.com/debian/20261101T000000Z");
+        assert!(base.frozen && base.install.contains(&"libpq5=1".to_owned()));
+        assert!(!base.install.contains(&"base-files".to_owned()) && base.without.contains("base-files"));
+        assert!(!base.without.contains("bash"), "what is asked for by name is there");
+    }
+
+    #[test]
+    fn what_cannot_be_is_named_with_its_field() {
+        let cases = [
+            (json!({"runtime": {"java": 8}}), "spec.image.base.runtime: there is no java 8"),
+            (json!({"runtime": {"java": 17, "cc": {}}}), "spec.image.base.runtime: give exactly one"),
+            (json!({"runtime": {}}), "spec.image.base.runtime: give exactly one"),
+            (json!({"packages": {}}), "spec.image.base.packages.install: give at least one package"),
+            (
+                json!({"packages": {"install": ["a1"], "exclude": ["a1"]}}),
+                "spec.image.base.packages.exclude: a1 is in install too",
+            ),
+            (
+                json!({"packages": {"install": ["a1"], "snapshot": "2026-13-01"}}),
+                "spec.image.base.packages.snapshot: `2026-13-01` is no day",
+            ),
+            (json!({"packages": {"install": ["a1"], "mirror": "ftp://a"}}), "spec.image.base.packages.mirror: "),
+            (
+                json!({"packages": {"install": ["a1"], "keyring": "x"}}),
+                "spec.image.base.packages.keyring: the keyring holds no usable",
+            ),
+            (json!({"packages": {"install": ["a1"], "drop": ["/["]}}), "spec.image.base.packages: `/[` is no pattern"),
+            (json!({"packages": {"install": ["a1"]}, "scratch": {}}), "spec.image.base: give one of"),
+        ];
+        for (base, expected) in cases {
+            let problem = planned(base.clone()).unwrap_err();
+            assert!(problem.starts_with(expected), "{base}: {problem}");
+        }
+    }
+}
