@@ -24,13 +24,14 @@ use minimalimage::{
     },
     domain::{
         artifact::{Artifact, Layer, config_of, parse},
+        debian::base::Composition,
         recipe::{CopyItem, Destination, FORMAT, Key, Output, Owner, Parents, Recipe, RunMount, Step},
         snapshot::{Prefix, SnapshotTask},
         task::{AgentFailure, AgentMessage, FailureReason, Limits, Network, Origin, Places, SourceTask, StageTask},
         value::{Digest, Platform},
         wire::Frame,
     },
-    shell::socket::Channel,
+    shell::{debian, socket::Channel},
 };
 
 /// Tell a copy of this test program that it is the wrapper, or an agent whose source never comes, and where.
@@ -94,6 +95,10 @@ impl Backend for Memory {
             fs::write(path, content).unwrap();
         }
         Ok(Some(SOURCE_TIME))
+    }
+
+    async fn compose(&self, _: &Composition, _: &[String], _: &Path) -> Result<debian::Base, AgentFailure> {
+        Err(AgentFailure::new(FailureReason::ArchiveUnavailable, "there is no archive in memory"))
     }
 
     async fn lookup(&self, key: Key) -> Result<Option<Digest>, AgentFailure> {
@@ -296,6 +301,7 @@ pub fn output(source: &str, destination: &str) -> Output {
 
 pub fn task(steps: Vec<Step>, outputs: Vec<Output>) -> StageTask {
     let recipe = Recipe {
+        packages: None,
         remote: None,
         format: FORMAT,
         platform: Platform::linux("amd64"),
@@ -309,6 +315,7 @@ pub fn task(steps: Vec<Step>, outputs: Vec<Output>) -> StageTask {
         outputs,
     };
     StageTask {
+        package_urls: Vec::new(),
         recipe,
         source: Some(SourceTask { origin: Origin::Inline { files: BTreeMap::new() }, directory: String::new() }),
         inputs: vec![],

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
 
+#[path = "../support/debian.rs"]
+mod archive;
 mod bases;
 mod between;
 mod builds;
@@ -13,8 +15,11 @@ mod failures;
 mod fixture;
 mod graphs;
 mod operator;
+mod packages;
 mod presentation;
 mod queue;
 mod restarts;
+#[path = "../support/server.rs"]
+mod server;
 mod settings;
 mod snapshots;

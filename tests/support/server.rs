@@ -1,6 +1,14 @@
 //! A small HTTP/1.1 server on loopback: files, redirects, and git's http-backend as CGI. One request per connection.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    dead_code,
+    reason = "what fails here fails the test that uses it, and no test uses all of it"
+)]
+
 use std::{
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     process::Stdio,
     sync::{Arc, Mutex},
@@ -40,7 +48,12 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start(behaviour: Behaviour) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_at(Ipv4Addr::LOCALHOST.into(), behaviour).await
+    }
+
+    /// At another address of this machine.
+    pub(crate) async fn start_at(address: IpAddr, behaviour: Behaviour) -> Self {
+        let listener = TcpListener::bind((address, 0)).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let requests = Arc::new(Mutex::new(Vec::new()));
         let (seen, behaviour) = (requests.clone(), Arc::new(Mutex::new(behaviour)));

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Mutex};
 
 use futures::future::{join_all, try_join_all};
-use kube::ResourceExt;
+use kube::{ResourceExt, runtime::reflector::Store};
 use tokio::sync::Semaphore;
 
 use crate::{
@@ -35,7 +35,7 @@ use crate::{
     },
 };
 
-use super::packages::Resolved;
+use super::{packages::Resolved, shared::Composing};
 
 /// Texts of a source's files; none where there is no such file.
 pub(super) type Texts = BTreeMap<String, Option<String>>;
@@ -64,6 +64,10 @@ pub(super) struct World {
     pub files: Memo<(String, i64, String), Texts>,
     /// The packages of bases, by what was asked for. Archives are the same for everybody: nobody's credentials are sent for them.
     pub packages: Memo<Digest, Resolved>,
+    /// Who puts which base together.
+    pub composing: Composing,
+    /// All resources, as the watch has seen them last.
+    pub images: Store<MinimalImage>,
     /// Held while an archive is read.
     pub resolving: Semaphore,
     /// What an image's config says, by the UID of the resource whose credentials have read it.
@@ -112,8 +116,8 @@ impl Answers<'_> {
                 let answer = self.resolve(&reference).await;
                 Box::new(move |facts| drop(facts.images.insert(reference, answer)))
             }
-            Question::Packages { base, pinned } => {
-                let answer = self.packages(&base, pinned).await;
+            Question::Packages { base, pinned, anew } => {
+                let answer = self.packages(&base, pinned, anew).await;
                 Box::new(|facts| facts.packages = Some(answer))
             }
             Question::Files { revision, paths } => {
@@ -127,6 +131,14 @@ impl Answers<'_> {
             Question::Record(key) => {
                 let answer = self.record(&key).await;
                 Box::new(move |facts| drop(facts.records.insert(key, answer)))
+            }
+            Question::Base(key) => {
+                let answer = self.shared(&key).await;
+                Box::new(move |facts| drop(facts.records.insert(key, answer)))
+            }
+            Question::Compose(key) => {
+                let answer = self.compose(&key);
+                Box::new(move |facts| drop(facts.compose.insert(key, answer)))
             }
             Question::Snapshot(key) => {
                 let answer = self.snapshot(&key).await;

@@ -8,6 +8,7 @@ mod packages;
 mod publish;
 mod reconcile;
 mod setup;
+mod shared;
 mod snapshots;
 
 use std::{sync::Arc, time::Duration};
@@ -18,7 +19,11 @@ use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::ListParams,
-    runtime::{Controller, WatchStreamExt, controller, reflector, reflector::ObjectRef, watcher},
+    runtime::{
+        Controller, WatchStreamExt, controller, reflector,
+        reflector::{ObjectRef, Store, store::Writer},
+        watcher,
+    },
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -64,8 +69,9 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
         }
     }
     health.metrics.lead(true);
-    let (operator, woken) = setup::operator(&args, network, client.clone(), health).await?;
-    let controller = control(&args, client, Arc::new(operator), woken, stop.clone());
+    let (store, writer) = reflector::store();
+    let (operator, woken) = setup::operator(&args, network, (client.clone(), store.clone()), health).await?;
+    let controller = control(&args, client, (store, writer), Arc::new(operator), woken, stop.clone());
     if args.leader_elect {
         tokio::select! {
             () = controller => {}
@@ -82,6 +88,7 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
 async fn control(
     args: &OperatorArgs,
     client: Client,
+    (store, writer): (Store<MinimalImage>, Writer<MinimalImage>),
     operator: Arc<Operator>,
     woken: impl futures::Stream<Item = ImageId> + Send + 'static,
     stop: CancellationToken,
@@ -91,7 +98,6 @@ async fn control(
     let config = controller::Config::default().concurrency(CONCURRENCY);
     // Without a finalizer nobody is asked about a deletion: it is heard of here, or when an owned Job goes.
     let gone = Arc::clone(&operator);
-    let (store, writer) = reflector::store();
     let images = reflector(writer, watcher(api::<MinimalImage>(args, &client), selected)).inspect_ok(move |event| {
         if let watcher::Event::Delete(image) = event {
             gone.forget(&reconcile::id(image));

@@ -41,15 +41,17 @@ impl Answers<'_> {
         &self,
         base: &PackagesBase,
         pinned: Option<Digest>,
+        anew: bool,
     ) -> Result<Arc<PackageSet>, Trouble> {
         let name = Digest::of(format!("{base:?}").as_bytes());
         let known = || self.world.packages.get(&name).filter(|known| known.counts(base, pinned));
-        if let Some(known) = known() {
+        if let Some(known) = known().filter(|_| !anew) {
             return self.not_older(known.set);
         }
+        let asked = Instant::now();
         // One at a time: an index takes some memory, and the next who asks may ask the same.
         let _turn = self.world.resolving.acquire().await;
-        if let Some(known) = known() {
+        if let Some(known) = known().filter(|known| !anew || known.at > asked) {
             return self.not_older(known.set);
         }
         let environment = Environment { http: &self.world.http, indexes: Path::new(INDEXES), now: Timestamp::now() };

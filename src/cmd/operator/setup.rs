@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Context as _;
 use k8s_openapi::api::batch::v1::Job;
-use kube::{Client, ResourceExt, api::ListParams};
+use kube::{Client, ResourceExt, api::ListParams, runtime::reflector::Store};
 use tokio::sync::Semaphore;
 
 use crate::{
@@ -32,6 +32,7 @@ use super::{
     answers::{Memo, World},
     api,
     reconcile::Operator,
+    shared::Composing,
 };
 
 /// The Secret that holds the key which vouches for artifacts.
@@ -47,7 +48,7 @@ const KEEPERS: usize = 2;
 pub(super) async fn operator(
     args: &OperatorArgs,
     network: Network,
-    client: Client,
+    (client, images): (Client, Store<MinimalImage>),
     health: Health,
 ) -> anyhow::Result<(Operator, impl futures::Stream<Item = ImageId> + Send + 'static)> {
     let cluster = Cluster::new(client.clone());
@@ -81,6 +82,8 @@ pub(super) async fn operator(
         files: Memo::default(),
         packages: Memo::default(),
         resolving: Semaphore::new(1),
+        composing: Composing::default(),
+        images,
         configs: Memo::default(),
         readers: Semaphore::new(SOURCE_READERS),
         keepers: Semaphore::new(KEEPERS),

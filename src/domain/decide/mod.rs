@@ -58,6 +58,8 @@ pub enum Question {
         base: Box<PackagesBase>,
         /// What the build in hand has found them to be: digest of their list.
         pinned: Option<Digest>,
+        /// Whether what was found a moment ago is not enough: somebody asked for a look.
+        anew: bool,
     },
     /// The source's Dockerfile and what belongs to it, at a revision: paths below the source's directory.
     Files {
@@ -70,6 +72,10 @@ pub enum Question {
     Config(Reference),
     /// The artifact that the cache repository holds for a key.
     Record(Key),
+    /// The base of packages that the cache repository holds for a key, or another one on the same registry.
+    Base(Key),
+    /// Whether this build may put the base for a key together.
+    Compose(Key),
     /// The snapshot that the cache repository holds for a key.
     Snapshot(Key),
     /// Read an agent's artifact and sign it under a stage's keys.
@@ -192,8 +198,10 @@ pub struct Facts {
     pub files: Option<Result<BTreeMap<String, Option<String>>, Trouble>>,
     /// To [`Question::Config`].
     pub configs: BTreeMap<Reference, Result<RuntimeConfig, Trouble>>,
-    /// To [`Question::Record`].
+    /// To [`Question::Record`] and [`Question::Base`].
     pub records: BTreeMap<Key, Result<Option<Artifact>, Trouble>>,
+    /// To [`Question::Compose`].
+    pub compose: BTreeMap<Key, Slot>,
     /// To [`Question::Snapshot`].
     pub snapshots: BTreeMap<Key, Result<Option<Snapshot>, Trouble>>,
     /// To [`Question::Adopt`], by the first of its keys.
@@ -381,7 +389,8 @@ impl Pass<'_> {
         };
         let open = known.into_iter().filter(|image| !self.facts.images.contains_key(image));
         let packages = packages.filter(|_| self.facts.packages.is_none());
-        let packages = packages.map(|base| Question::Packages { base: Box::new(base), pinned: None });
+        let packages =
+            packages.map(|base| Question::Packages { base: Box::new(base), pinned: None, anew: self.is_requested() });
         std::iter::once(Question::Revision).chain(open.map(Question::Image)).chain(packages).collect()
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::{
-    api::v1alpha1::{Progress, Status, SuiteStatus},
+    api::v1alpha1::{BuildReason, Progress, Status, SuiteStatus},
     domain::{
         debian::base::{PackageSet, SeenRelease, changes},
         plan::{Draft, Plan},
@@ -26,9 +26,17 @@ impl Pass<'_> {
             Some(Err(trouble)) => Ok(Err(trouble.clone())),
             None => {
                 let pinned = progress.packages.as_ref().and_then(|digest| digest.parse().ok());
-                Err(vec![Question::Packages { base: Box::new(base.clone()), pinned }])
+                let anew = !progress.resolved && self.is_requested();
+                Err(vec![Question::Packages { base: Box::new(base.clone()), pinned, anew }])
             }
         }
+    }
+
+    /// Whether an annotation that was not handled yet asks for a build.
+    pub(super) fn is_requested(&self) -> bool {
+        let progress = self.status.progress.as_ref();
+        let begun = progress.is_some_and(|progress| progress.reason == BuildReason::Requested && !progress.resolved);
+        begun || self.has_new_request()
     }
 
     /// A build goes on with the packages that it began with; those that a restarted operator cannot find again are others by now.

@@ -129,7 +129,7 @@ impl<'a> Walk<'a> {
                 Some(job) => {
                     self.follow(&recipe, key, job, &mut status).map(|attempt| attempt.max(self.progress.first_attempt))
                 }
-                None => self.without_job(key, &mut status),
+                None => self.without_job(stage, key, &mut status),
             };
             let from = job.map(after).unwrap_or_default();
             self.startable.extend(attempt.map(|attempt| Startable { stage, recipe, key, attempt, from }));
@@ -149,8 +149,9 @@ impl<'a> Walk<'a> {
     }
 
     /// A stage that nobody works on: its artifact may be known; else gives the number of its first try.
-    fn without_job(&mut self, key: Key, status: &mut StageStatus) -> Option<u32> {
+    fn without_job(&mut self, stage: &StagePlan, key: Key, status: &mut StageStatus) -> Option<u32> {
         match self.pass.facts.records.get(&key) {
+            None if stage.packages.is_some() => self.questions.push(Question::Base(key)),
             None => self.questions.push(Question::Record(key)),
             Some(Err(trouble)) => self.stages.trouble = Some(trouble.clone()),
             Some(Ok(Some(artifact))) => self.known(status, StageState::Cached, artifact),

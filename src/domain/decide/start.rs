@@ -30,6 +30,8 @@ impl Walk<'_> {
         if needs_host && facts.credential_host.is_none() {
             questions.push(Question::CredentialHost);
         }
+        let bases = self.startable.iter().filter(|next| next.stage.packages.is_some()).map(|next| next.key);
+        questions.extend(bases.filter(|key| !facts.compose.contains_key(key)).map(Question::Compose));
         if !questions.is_empty() {
             return Err(questions);
         }
@@ -43,6 +45,10 @@ impl Walk<'_> {
         }
         for next in std::mem::take(&mut self.startable) {
             let name = &next.stage.name;
+            if let Some(Slot::Queued(message)) = facts.compose.get(&next.key) {
+                self.wait_for_base(name, message);
+                continue;
+            }
             let run = self.run(&next);
             if serde_json::to_vec(&run.task).map_or(0, |task| task.len()) > TASK_BYTES {
                 let message = format!(
@@ -59,6 +65,15 @@ impl Walk<'_> {
             self.stages.live = true;
         }
         Ok(())
+    }
+
+    /// What another image has made soon need not be made here. No watch tells of it.
+    fn wait_for_base(&mut self, name: &str, message: &str) {
+        if let Some(status) = self.stages.status.iter_mut().find(|status| status.name == name) {
+            status.message = Some(message.to_owned());
+        }
+        self.stages.waits.push((Reason::Queued, format!("stage {name}: {message}")));
+        self.stages.look_again = true;
     }
 
     fn run(&self, next: &Startable) -> StageRun {

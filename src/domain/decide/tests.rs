@@ -31,6 +31,9 @@ struct World {
     /// Why the cache does not answer.
     records: Option<Trouble>,
     /// The snapshots that the cache holds.
+    /// Whether some repository on the registry has the base.
+    base_is_known: bool,
+    compose: Slot,
     packages: Result<Arc<PackageSet>, Trouble>,
     snapshots: BTreeMap<Key, Snapshot>,
     /// The text of the source's Dockerfile.
@@ -76,6 +79,8 @@ impl World {
             cached: Some(Vec::new()),
             records: None,
             snapshots: BTreeMap::new(),
+            base_is_known: false,
+            compose: Slot::Granted,
             packages: Ok(packages::set(&["libc6=1"], "2026-11-01T00:00:00Z")),
             dockerfile: None,
             slot: Slot::Granted,
@@ -179,6 +184,11 @@ impl World {
                 let known = self.cached.as_ref().is_none_or(|cached| cached.contains(&key));
                 facts.records.insert(key, Ok(known.then(artifact)));
             }
+            Question::Base(key) => {
+                let known = self.base_is_known || self.cached.is_none();
+                facts.records.insert(key, Ok(known.then(artifact)));
+            }
+            Question::Compose(key) => drop(facts.compose.insert(key, self.compose.clone())),
             Question::Snapshot(key) => drop(facts.snapshots.insert(key, Ok(self.snapshots.get(&key).copied()))),
             Question::Adopt { key, .. } => drop(facts.adopted.insert(key, Ok(artifact()))),
             Question::Slot => facts.slot = Some(self.slot.clone()),

@@ -18,12 +18,8 @@ use super::{Pass, ResolvedImage, pinned_digest, pins_of};
 impl Pass<'_> {
     /// The build in hand or the one to begin; none when there is no cause.
     pub(super) fn trigger(&self, outline: &Outline) -> Option<Progress> {
-        let new = |annotation, handled: &Option<String>| {
-            self.annotation(annotation).filter(|value| Some(*value) != handled.as_ref())
-        };
-        let requested = new(REQUESTED_AT, &self.status.last_handled_requested_at).is_some()
-            || new(FLUX_REQUESTED_AT, &self.status.last_handled_reconcile_at).is_some();
-        let no_cache = new(NO_CACHE_REQUESTED_AT, &self.status.last_handled_no_cache_requested_at);
+        let requested = self.requested();
+        let no_cache = self.requested_without_cache();
         let asked = |reason, message: &str| {
             let progress = self.new_progress(reason, message);
             Some(Progress { no_cache: no_cache.cloned(), ..progress })
@@ -50,6 +46,26 @@ impl Pass<'_> {
             }
             Some(_) => None,
         }
+    }
+
+    /// Whether an annotation asks for a build and was not handled yet.
+    fn requested(&self) -> bool {
+        self.is_new(REQUESTED_AT, self.status.last_handled_requested_at.as_ref()).is_some()
+            || self.is_new(FLUX_REQUESTED_AT, self.status.last_handled_reconcile_at.as_ref()).is_some()
+    }
+
+    /// The request for a build without cached artifacts that was not handled yet.
+    fn requested_without_cache(&self) -> Option<&String> {
+        self.is_new(NO_CACHE_REQUESTED_AT, self.status.last_handled_no_cache_requested_at.as_ref())
+    }
+
+    fn is_new(&self, annotation: &str, handled: Option<&String>) -> Option<&String> {
+        self.annotation(annotation).filter(|value| Some(*value) != handled)
+    }
+
+    /// Whether any of these asks.
+    pub(super) fn has_new_request(&self) -> bool {
+        self.requested() || self.requested_without_cache().is_some()
     }
 
     /// How long until tags and branches are looked at again; none when nothing can change.

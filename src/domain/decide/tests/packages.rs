@@ -127,3 +127,19 @@ fn packages_that_are_not_there_end_the_build_and_keep_the_image() {
     assert_eq!(built.ready().0, "True", "a look that fails takes nothing away");
     assert!(built.has(RECONCILING));
 }
+
+#[test]
+fn a_base_that_another_image_is_getting_is_waited_for() {
+    let mut world = world();
+    world.compose = Slot::Queued("the same base is being put together for another image".into());
+    let outcome = world.pass();
+    let started: Vec<&str> = outcome.start.iter().map(|run| run.stage.name.as_str()).collect();
+    assert_eq!(started, ["build"], "the other stages need not wait");
+    assert_eq!(world.ready(), ("Unknown".into(), "Queued".into()));
+    assert_eq!(outcome.requeue, Some(Duration::from_secs(2)));
+    world.base_is_known = true;
+    world.set_job(done());
+    world.pass();
+    assert_eq!(world.ready().0, "True");
+    assert!(world.jobs.is_empty());
+}

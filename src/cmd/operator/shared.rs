@@ -1,0 +1,112 @@
+//! Bases that several resources have in common: put together once on a registry, mounted by the others with their own credentials.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use kube::runtime::reflector::{ObjectRef, Store};
+
+use super::answers::{Answers, registry_trouble};
+use crate::{
+    api::v1alpha1::{MinimalImage, StageState, StageStatus},
+    domain::{
+        artifact::{Artifact, ArtifactConfig, manifest},
+        decide::{Slot, Trouble},
+        plan::{BASE_STAGE, Draft},
+        recipe::Key,
+        value::Repository,
+    },
+    shell::{cache::Cache, queue::ImageId, registry::RegistryError},
+};
+
+/// Repositories of others that are asked for one base.
+const ASKED: usize = 3;
+/// So long it takes at most until a status tells of a base that is being put together.
+const UNTOLD: Duration = Duration::from_secs(10);
+
+/// Who puts which base together, on which registry.
+#[derive(Default)]
+pub(super) struct Composing(Mutex<BTreeMap<(String, Key), (ImageId, Instant)>>);
+
+impl Answers<'_> {
+    /// The base that the own cache repository holds for `key`, or that another one on the same registry does.
+    pub(super) async fn shared(&self, key: &Key) -> Result<Option<Artifact>, Trouble> {
+        let own = self.cache().await?;
+        if let Some(artifact) = own.lookup(key).await.map_err(|error| registry_trouble(&error))? {
+            return Ok(Some(artifact));
+        }
+        for repository in self.others(key).into_iter().take(ASKED) {
+            match self.bring(&own, &repository, key).await {
+                Ok(Some(artifact)) => return Ok(Some(artifact)),
+                // Not there any longer, or not for these credentials: as if nobody had it.
+                Ok(None) => {}
+                Err(error) => tracing::info!(%repository, %error, "a base of another repository cannot be used"),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Cache repositories on this registry in which another resource has such a base, by its status.
+    fn others(&self, key: &Key) -> BTreeSet<Repository> {
+        let (key, own) = (key.to_string(), &self.outline.cache);
+        let has = |image: &MinimalImage| {
+            base_of(image).is_some_and(|stage| stage.key.as_ref() == Some(&key) && stage.artifact_digest.is_some())
+        };
+        let images = self.world.images.state();
+        let drafts = images.iter().filter(|image| has(image)).filter_map(|image| Draft::new(&image.spec).ok());
+        let caches = drafts.map(|draft| draft.outline().cache.clone());
+        caches.filter(|cache| cache.registry() == own.registry() && cache != own).collect()
+    }
+
+    /// Brings the base for `key` of `from` into the own cache repository.
+    async fn bring(&self, own: &Cache, from: &Repository, key: &Key) -> Result<Option<Artifact>, RegistryError> {
+        let Ok(client) = self.cache_client().await else { return Ok(None) };
+        let other = Cache::new(client.clone(), from.clone(), self.world.settings.public_key.clone());
+        let Some(artifact) = other.lookup(key).await? else { return Ok(None) };
+        let to = &self.outline.cache;
+        for layer in &artifact.layers {
+            client.mount_or_copy(&client, from, to, &layer.descriptor()).await?;
+        }
+        let config = ArtifactConfig { outputs: artifact.outputs.clone() }.to_bytes();
+        let manifest = manifest(&config, &artifact.layers);
+        client.push_bytes(to, Bytes::from(config)).await?;
+        let size = manifest.len() as u64;
+        let pinned = to.pinned(artifact.digest);
+        client.push_manifest(&pinned, crate::domain::media_type::MANIFEST, Bytes::from(manifest)).await?;
+        own.record(&self.world.signer, key, artifact.digest, size).await?;
+        Ok(Some(artifact))
+    }
+
+    /// Whether this resource may put the base for `key` together: one at a time does on each registry.
+    pub(super) fn compose(&self, key: &Key) -> Slot {
+        let place = (self.outline.cache.registry().to_owned(), *key);
+        let mut composing = self.world.composing.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((other, since)) = composing.get(&place)
+            && *other != self.id
+            && (since.elapsed() < UNTOLD || is_composing(&self.world.images, other, key))
+        {
+            return Slot::Queued("the same base is being put together for another image".to_owned());
+        }
+        composing.retain(|_, (_, since)| since.elapsed() < Duration::from_hours(2));
+        composing.insert(place, (self.id.clone(), Instant::now()));
+        Slot::Granted
+    }
+}
+
+/// Whether the status of the resource says that its base is under way.
+fn is_composing(images: &Store<MinimalImage>, id: &ImageId, key: &Key) -> bool {
+    let image = images.get(&ObjectRef::new(&id.name).within(&id.namespace));
+    image.is_some_and(|image| {
+        let under_way = [StageState::Waiting, StageState::Running];
+        base_of(&image).is_some_and(|stage| {
+            stage.key == Some(key.to_string()) && under_way.contains(&stage.state) && stage.artifact_digest.is_none()
+        })
+    })
+}
+
+fn base_of(image: &MinimalImage) -> Option<&StageStatus> {
+    image.status.as_ref()?.stages.iter().find(|stage| stage.name == BASE_STAGE)
+}
