@@ -28,7 +28,6 @@ pub const WITHOUT: &[&str] = &[
     "init-system-helpers",
     "install-info",
     "iproute2",
-    "libc-bin",
     "libpam-modules",
     "libpam-modules-bin",
     "libpam-runtime",
@@ -99,6 +98,20 @@ pub const LEFT_OUT: &[&str] = &[
     "usr/share/zsh/**",
     "var/cache/**",
     "var/lib/dpkg/**",
+    // The programs of libc-bin, which is there for its locale.
+    "usr/bin/getconf",
+    "usr/bin/getent",
+    "usr/bin/iconv",
+    "usr/bin/ld.so",
+    "usr/bin/ldd",
+    "usr/bin/locale",
+    "usr/bin/localedef",
+    "usr/bin/pldd",
+    "usr/bin/tzselect",
+    "usr/bin/zdump",
+    "usr/sbin/iconvconfig",
+    "usr/sbin/ldconfig",
+    "usr/sbin/zic",
     // Links are made of these.
     "var/lock/**",
     "var/run/**",
@@ -203,6 +216,18 @@ mod tests {
             Rules::new(&Selection { drop: vec!["usr/**".into()], ..Selection::default() }).unwrap_err().to_string();
         assert!(error.contains("`usr/**` is no pattern: it does not begin with /"), "{error}");
         assert!(Rules::new(&Selection { keep: vec!["/a[".into()], ..Selection::default() }).is_err());
+    }
+
+    #[test]
+    fn the_documentation_names_every_rule() {
+        let documentation = include_str!("../../../docs/bases.md");
+        let words: Vec<&str> = documentation.split([' ', '\n', '`', '.', ',', '(', ')']).collect();
+        for name in WITHOUT {
+            assert!(words.contains(name) || documentation.contains(&format!(" {name} ")), "{name}");
+        }
+        for pattern in LEFT_OUT.iter().chain(KEPT) {
+            assert!(documentation.contains(&format!("`{pattern}`")), "{pattern}");
+        }
     }
 
     #[test]

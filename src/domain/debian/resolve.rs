@@ -13,6 +13,10 @@ pub const MOST: usize = 400;
 /// How often a choice may be tried before it is given up: an archive may be made to take for ever.
 const STEPS: usize = 20_000;
 
+/// Packages that come with others although those do not ask for them: without the locale C.UTF-8, which every base sets, programs
+/// that want it do not start.
+const WITH: &[(&str, &str)] = &[("libc6", "libc-bin")];
+
 /// What is wanted.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
@@ -90,6 +94,14 @@ pub fn resolve<'a>(packages: &'a Packages, wanted: Wanted<'_>) -> Result<Vec<Cho
     }
     for root in &roots {
         solver.needs(&mut selection, root)?;
+    }
+    for (name, companion) in WITH {
+        let wanted_too = selection.0.contains_key(name) && !wanted.without.contains(*companion);
+        if wanted_too && packages.newest(companion).is_some() {
+            let companion = solver.root(companion)?;
+            solver.select(&mut selection, &companion)?;
+            solver.needs(&mut selection, &companion)?;
+        }
     }
     Ok(selection.0.into_iter().map(|(name, record)| Chosen { name, record }).collect())
 }

@@ -33,7 +33,7 @@ fn resolved(lines: &[&str], install: &[&str], without: &[&str]) -> Result<Vec<St
 
 #[test]
 fn what_is_needed_is_found_through_chains_alternatives_and_provisions() {
-    let cases: [(&[&str], &[&str], &[&str], &[&str]); 11] = [
+    let cases: [(&[&str], &[&str], &[&str], &[&str]); 13] = [
         (&["aa 1 # bb", "bb 1 # cc (>= 2)", "cc 1", "cc 2"], &["aa"], &[], &["aa 1", "bb 1", "cc 2"]),
         // The first alternative that can be.
         (&["aa 1 # no | bb | cc", "bb 1", "cc 1"], &["aa"], &[], &["aa 1", "bb 1"]),
@@ -56,6 +56,9 @@ fn what_is_needed_is_found_through_chains_alternatives_and_provisions() {
         // Choices are taken back where they do not go with the rest.
         (&["aa 1 # bb | cc, dd", "bb 1 ### dd", "cc 1", "dd 1"], &["aa", "dd"], &[], &["aa 1", "cc 1", "dd 1"]),
         (&["aa 1", "aa 2"], &["aa=1"], &[], &["aa 1"]),
+        // The locale comes with libc, unless it shall not.
+        (&["aa 1 # libc6", "libc6 1", "libc-bin 1"], &["aa"], &[], &["aa 1", "libc-bin 1", "libc6 1"]),
+        (&["aa 1 # libc6", "libc6 1", "libc-bin 1"], &["aa"], &["libc-bin"], &["aa 1", "libc6 1"]),
     ];
     for (lines, install, without, expected) in cases {
         let expected: Vec<String> = expected.iter().map(|text| (*text).to_owned()).collect();
