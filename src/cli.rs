@@ -131,6 +131,10 @@ pub struct OperatorArgs {
     /// Leave the user of build Pods to the platform, as OpenShift wants it.
     #[arg(long, env = "MINIMALIMAGE_PLATFORM_USER")]
     pub platform_user: bool,
+    /// Let namespaces use bases of packages that Pods of other namespaces have put together, so that each is made once in the cluster.
+    /// Who can change Pods in one namespace can give the others a false base then.
+    #[arg(long, env = "MINIMALIMAGE_SHARE_BASES")]
+    pub share_bases: bool,
     /// Start the agent's binary by an init container: a second slower, for kubelets that start containers in any order.
     #[arg(long, env = "MINIMALIMAGE_INIT_CONTAINER")]
     pub init_container: bool,

@@ -23,6 +23,8 @@ pub struct Settings {
     pub interruptions: u32,
     /// Leave user IDs to the platform (OpenShift assigns them); everything works with any user in group 0.
     pub platform_user: bool,
+    /// Whether bases of packages are shared between namespaces.
+    pub share_bases: bool,
     /// Start the agent's binary by an init container instead of a postStart hook: a second slower, and independent of
     /// the order in which the kubelet starts containers.
     pub init_container: bool,
@@ -39,6 +41,7 @@ impl Default for Settings {
             scratch_bytes: 20 << 30,
             interruptions: 3,
             platform_user: false,
+            share_bases: false,
             init_container: false,
         }
     }

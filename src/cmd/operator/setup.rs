@@ -62,6 +62,7 @@ pub(super) async fn operator(
         limits: Limits { source_bytes: args.scratch_bytes.min(Limits::default().source_bytes), ..Limits::default() },
         scratch_bytes: args.scratch_bytes,
         platform_user: args.platform_user,
+        share_bases: args.share_bases,
         init_container: args.init_container,
         network,
         ..Settings::default()

@@ -1,4 +1,5 @@
 //! Bases that several resources have in common: put together once on a registry, mounted by the others with their own credentials.
+//! A Pod of another namespace is believed only where the operator's settings say so.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,7 +30,10 @@ const UNTOLD: Duration = Duration::from_secs(10);
 
 /// Who puts which base together, on which registry.
 #[derive(Default)]
-pub(super) struct Composing(Mutex<BTreeMap<(String, Key), (ImageId, Instant)>>);
+pub(super) struct Composing(Mutex<BTreeMap<Place, (ImageId, Instant)>>);
+
+/// The namespace where namespaces do not share, the registry, and the base.
+type Place = (Option<String>, String, Key);
 
 impl Answers<'_> {
     /// The base that the own cache repository holds for `key`, or that another one on the same registry does.
@@ -52,13 +56,21 @@ impl Answers<'_> {
     /// Cache repositories on this registry in which another resource has such a base, by its status.
     fn others(&self, key: &Key) -> BTreeSet<Repository> {
         let (key, own) = (key.to_string(), &self.outline.cache);
+        let believed = self.circle();
         let has = |image: &MinimalImage| {
-            base_of(image).is_some_and(|stage| stage.key.as_ref() == Some(&key) && stage.artifact_digest.is_some())
+            (believed.is_none() || image.metadata.namespace == believed)
+                && base_of(image)
+                    .is_some_and(|stage| stage.key.as_ref() == Some(&key) && stage.artifact_digest.is_some())
         };
         let images = self.world.images.state();
         let drafts = images.iter().filter(|image| has(image)).filter_map(|image| Draft::new(&image.spec).ok());
         let caches = drafts.map(|draft| draft.outline().cache.clone());
         caches.filter(|cache| cache.registry() == own.registry() && cache != own).collect()
+    }
+
+    /// The namespace whose bases are believed; none where all of them are.
+    fn circle(&self) -> Option<String> {
+        (!self.world.settings.share_bases).then(|| self.id.namespace.clone())
     }
 
     /// Brings the base for `key` of `from` into the own cache repository.
@@ -82,7 +94,7 @@ impl Answers<'_> {
 
     /// Whether this resource may put the base for `key` together: one at a time does on each registry.
     pub(super) fn compose(&self, key: &Key) -> Slot {
-        let place = (self.outline.cache.registry().to_owned(), *key);
+        let place = (self.circle(), self.outline.cache.registry().to_owned(), *key);
         let mut composing = self.world.composing.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((other, since)) = composing.get(&place)
             && *other != self.id

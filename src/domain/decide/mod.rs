@@ -72,7 +72,7 @@ pub enum Question {
     Config(Reference),
     /// The artifact that the cache repository holds for a key.
     Record(Key),
-    /// The base of packages that the cache repository holds for a key, or another one on the same registry.
+    /// The base of packages that the cache repository holds for a key, or another one on the same registry that is believed.
     Base(Key),
     /// Whether this build may put the base for a key together.
     Compose(Key),
