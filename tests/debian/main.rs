@@ -7,7 +7,7 @@ mod archive;
 #[path = "../support/server.rs"]
 mod server;
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{cmp::Ordering, collections::BTreeMap, fs, path::PathBuf, process::Command};
 
 use archive::{Archive, Deb, NOW, Times, listing};
 use jiff::Timestamp;
@@ -18,6 +18,7 @@ use minimalimage::{
             base::{self, Composition, PackageSet, PackagesBase, Selection, changes},
             compose::without,
             runtimes,
+            version::Version,
         },
         task::{Limits, Network},
     },
@@ -27,6 +28,7 @@ use minimalimage::{
         net::Http,
     },
 };
+use proptest::prelude::*;
 use server::{Behaviour, Server};
 use tempfile::TempDir;
 
@@ -353,6 +355,29 @@ async fn two_packages_with_one_path_need_a_word_on_it() {
     let kept = Deb::new("aa", "1", "Replaces: bb\n").file("./usr/x", "first");
     let bench = Bench::new(&["aa", "bb"], &[kept, second("")]).await;
     assert_eq!(text(&bench.files().await["/usr/x"].2), "first");
+}
+
+/// Versions of all kinds, many of them near each other.
+fn versions() -> impl Strategy<Value = String> {
+    let part = "[0-9]{1,2}([a-z~+.]{1,2}[0-9]{0,2}){0,3}";
+    (prop::option::of("[0-2]"), part, prop::option::of(part)).prop_map(|(epoch, upstream, revision)| {
+        let epoch = epoch.map(|epoch| format!("{epoch}:")).unwrap_or_default();
+        let revision = revision.map(|revision| format!("-{revision}")).unwrap_or_default();
+        format!("{epoch}{upstream}{revision}")
+    })
+}
+
+#[test]
+fn versions_are_in_the_order_that_dpkg_sees() {
+    let config = ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() };
+    proptest!(config, |(a in versions(), b in versions())| {
+        let (first, second): (Version, Version) = (a.parse().unwrap(), b.parse().unwrap());
+        let says = |relation: &str| {
+            Command::new("dpkg").args(["--compare-versions", &a, relation, &b]).status().unwrap().success()
+        };
+        let theirs = if says("lt") { Ordering::Less } else if says("eq") { Ordering::Equal } else { Ordering::Greater };
+        prop_assert_eq!(first.compare(&second), theirs, "{} and {}", a, b);
+    });
 }
 
 #[tokio::test]

@@ -37,8 +37,8 @@ const RELEASE_LIMIT: u64 = 8 << 20;
 const INDEX_LIMIT: u64 = 512 << 20;
 /// A paragraph of it.
 const PARAGRAPH_LIMIT: usize = 1 << 20;
-/// What unpacking an index may take, in KiB: that of Debian's wants 65 MiB.
-const XZ_MEMORY: u32 = 130 << 10;
+/// What unpacking an index may take, in KiB: Debian's wants 9 MiB, the largest preset of its tool 65.
+const XZ_MEMORY: u32 = 70 << 10;
 /// Index files that are kept for the next resolution.
 const KEPT_INDEXES: usize = 12;
 
