@@ -219,7 +219,9 @@ impl Problem {
         match self {
             Self::Absent => write!(to, "is not in the image"),
             Self::Dangling { target } => write!(to, "is a link to {target}, which is not in the image"),
-            Self::NoWay => write!(to, "cannot be reached, as something on its way is not a directory"),
+            Self::NoWay => {
+                write!(to, "cannot be reached: something on its way is no directory, or links lead in a circle")
+            }
             Self::NotAFile => write!(to, "is a directory or a device, expected a program"),
             Self::NotExecutable(attributes) => write!(to, "may not be executed by {attributes}"),
             Self::NotReadable(attributes) => write!(to, "may not be read by {attributes}"),
@@ -231,7 +233,7 @@ impl Problem {
             Self::NotExecutableKind => write!(to, "is a library or an object file, expected a program"),
             Self::Architecture { found, wanted } => write!(to, "is for {found}, the image for {wanted}"),
             Self::Bits32 { wanted } => {
-                write!(to, "is a 32-bit program, which the kernels of {wanted} machines need not run")
+                write!(to, "is for 32 bits, which the kernels of {wanted} machines need not run")
             }
             Self::LoaderMissing { loader, libc, present, .. } => match present.filter(|present| present != libc) {
                 Some(present) => write!(to, "is linked against {libc} ({loader}), but {base} has {present}"),

@@ -101,7 +101,8 @@ impl<'a> Walk<'a, '_> {
                     by_kernel = true;
                     interpreters += 1;
                     if interpreters > MOST_INTERPRETERS {
-                        return self.refuse_start(&argv, Problem::TooManyInterpreters);
+                        let shown = place.path.to_string();
+                        return self.report.add(Severity::Refusal, &shown, Problem::TooManyInterpreters);
                     }
                     let next = self.interpreter(&place, line, &argv);
                     argv = match next {
@@ -239,10 +240,9 @@ impl Runner {
     /// A path as the program sees it.
     pub fn absolute(&self, path: &str) -> String {
         if path.starts_with('/') {
-            path.to_owned()
-        } else {
-            format!("{}/{path}", self.working_dir.trim_end_matches('/'))
+            return path.to_owned();
         }
+        format!("{}/{}", self.working_dir.trim_end_matches('/'), path.trim_start_matches("./"))
     }
 
     /// The program at a path.

@@ -332,12 +332,15 @@ impl<'a> Search<'a> {
         Ok(Some(Hit { opened: path, path: place, elf }))
     }
 
-    /// A file of that name that is not found.
+    /// A file of that name that is not found, or under another name the library itself.
     fn elsewhere(&self, name: &str) -> Option<(String, Unused)> {
-        let name = name.rsplit('/').next()?.as_bytes();
-        let is_it = |path: &TreePath| path.as_bytes().rsplit(|byte| *byte == b'/').next() == Some(name);
-        let mut all = self.around.files.iter().filter(|(path, _)| is_it(path));
-        let (path, node) = all.find(|(_, node)| !matches!(node.kind, Kind::Directory | Kind::Other))?;
+        let name = name.rsplit('/').next()?;
+        let is_it = |path: &TreePath, node: &Node| match &node.kind {
+            Kind::File(Facts::Elf(elf)) if elf.soname.as_deref() == Some(name) => true,
+            Kind::File(_) => path.as_bytes().rsplit(|byte| *byte == b'/').next() == Some(name.as_bytes()),
+            _ => false,
+        };
+        let (path, node) = self.around.files.iter().find(|(path, node)| is_it(path, node))?;
         if matches!(&node.kind, Kind::File(Facts::Elf(elf)) if !machine::is_same(elf, self.machine)) {
             return Some((path.to_string(), Unused::Foreign));
         }

@@ -17,11 +17,19 @@ pub(super) fn advice(problem: &Problem) -> String {
         Problem::NotExecutableKind => "copy the linked program",
         Problem::Architecture { wanted, .. } => return format!("build it for {wanted}"),
         Problem::Bits32 { .. } => "build it for 64 bits",
+        Problem::LoaderMissing { libc, present: Some(present), .. } if libc == present => {
+            "link it with the loader that the base has, or copy a link to that one there"
+        }
         Problem::LoaderMissing { libc, is_go, .. } => return for_loader(*libc, *is_go).to_owned(),
         Problem::LibraryMissing { library, elsewhere } => return for_library(library, elsewhere.as_ref()),
         Problem::NotALibrary { .. } => "copy the library itself, not a text of the linker in its place",
         Problem::VersionMissing { version, .. } => return for_version(version),
-        Problem::InterpreterMissing { interpreter, .. } => return for_interpreter(interpreter),
+        Problem::InterpreterMissing { interpreter, why } => match **why {
+            Problem::Absent | Problem::NotOnPath { .. } | Problem::Dangling { .. } => {
+                return for_interpreter(interpreter);
+            }
+            ref why => return advice(why),
+        },
         Problem::CarriageReturn => "save it with Unix line ends (dos2unix, or `* text eol=lf` in .gitattributes)",
         Problem::LineTooLong => "shorten it, or go by /usr/bin/env",
         Problem::TooManyInterpreters => "name a program as the interpreter",

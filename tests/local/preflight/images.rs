@@ -28,11 +28,15 @@ impl Bases {
         for base in Base::ALL {
             let root = bases.path(base);
             fs::create_dir(&root).unwrap();
-            if !matches!(base, Base::Scratch | Base::Musl) {
+            if !matches!(base, Base::Scratch | Base::Musl | Base::Bullseye | Base::Trixie) {
                 glibc(&root);
             }
             match base {
                 Base::Scratch | Base::Glibc => {}
+                Base::Bullseye | Base::Trixie => {
+                    run(&root, &format!("cp -a {}/. .", suite(base.name()).display()));
+                    run(&root, "mkdir -p usr/lib; for d in lib lib64; do [ -e $d ] || ln -s usr/$d $d; done");
+                }
                 Base::Cc => needs(&programs.path("hello-cxx"), &root),
                 Base::Shell => shell(&root),
                 Base::Musl => {
@@ -83,6 +87,36 @@ fn glibc(root: &Path) {
     symlink("/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2", root.join("usr/lib64/ld-linux-x86-64.so.2")).unwrap();
     fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/:/bin/sh\n").unwrap();
     fs::write(root.join("etc/group"), "root:x:0:\napp:x:1000:\nshared:x:50:app\n").unwrap();
+}
+
+/// The C and C++ libraries of another suite of Debian, and a program of it: fetched once, by apt from where this machine's
+/// own packages come from.
+pub fn suite(name: &str) -> PathBuf {
+    let cache = std::env::var_os("MINIMALIMAGE_CACHE")
+        .map_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache/minimalimage"), PathBuf::from);
+    let root = cache.join("preflight").join(name);
+    if root.exists() {
+        return root;
+    }
+    fs::create_dir_all(cache.join("preflight")).unwrap();
+    let work = tempfile::tempdir_in(&cache).unwrap();
+    let script = "from=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Component: main' | head -n 1)
+        mkdir -p lists/partial cache/archives/partial root
+        echo \"deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $from SUITE main\" >sources
+        set -- -qq -o Dir::Etc::sourcelist=\"$PWD/sources\" -o Dir::Etc::sourceparts=- -o Dir::State::lists=\"$PWD/lists\" \
+          -o Dir::State::status=/dev/null -o Dir::Cache=\"$PWD/cache\" -o APT::Sandbox::User=root -o Debug::NoLocking=1
+        apt-get \"$@\" update && apt-get \"$@\" download libc6 libgcc-s1 libstdc++6 coreutils
+        for deb in *.deb; do dpkg-deb --extract \"$deb\" all; done
+        cd all && for path in lib lib64 usr/lib/x86_64-linux-gnu usr/lib64 usr/bin/printf; do
+          [ ! -e $path ] || cp -a --parents $path ../root; done
+        rm -rf ../root/usr/lib/x86_64-linux-gnu/gconv
+        test -e ../root/lib64 || test -e ../root/usr/lib64";
+    run(work.path(), &script.replace("SUITE", name));
+    // Another test may have been faster.
+    if fs::rename(work.path().join("root"), &root).is_err() {
+        assert!(root.exists());
+    }
+    root
 }
 
 fn shell(root: &Path) {

@@ -6,6 +6,8 @@ use std::{
     process::Command,
 };
 
+use super::images::suite;
+
 const HELLO: &str = "#include <stdio.h>\nint main(void) { puts(\"started\"); return 0; }\n";
 const GREET: &str = "#include <stdio.h>\nvoid greet(void) { puts(\"started\"); }\n";
 const USES_GREET: &str = "void greet(void);\nint main(void) { greet(); return 0; }\n";
@@ -184,6 +186,7 @@ impl Programs {
             self.write("main.go", text);
             self.run(&format!("GO111MODULE=off GOTOOLCHAIN=local {environment} go build -o {name} main.go"));
         }
+        fs::copy(suite("trixie").join("usr/bin/printf"), self.path("printf-trixie")).unwrap();
         self.write("fast.c", PYTHON);
         self.run("gcc -shared -fPIC fast.c -o fast.so");
     }
