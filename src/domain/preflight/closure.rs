@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::domain::{text::printable, tree::TreePath};
 
 use super::{
-    elf::{Elf, VersionsNeeded},
+    elf::{Elf, VersionsNeeded, is_glibc_loader},
     index::{Facts, FileIndex, Kind},
     machine,
     problem::{Libc, Problem},
@@ -43,7 +43,7 @@ pub(super) fn of_program(path: &TreePath, elf: &Elf, around: Surroundings<'_>) -
     let missing = || Problem::LoaderMissing {
         loader: printable(interpreter.as_bytes()),
         libc,
-        present: present(around.files),
+        present: present(around.files, libc),
         is_go: elf.is_go,
     };
     let absolute = if interpreter.starts_with('/') {
@@ -67,6 +67,15 @@ pub(super) fn of_program(path: &TreePath, elf: &Elf, around: Surroundings<'_>) -
         }
     };
     closure.files.insert(loader_path.clone());
+    // One loader may stand in for the other under its name (Alpine's libc6-compat and gcompat).
+    let libc = match loader.map(|loader| loader.soname.as_deref().unwrap_or_default()) {
+        None => libc,
+        Some(_) if libc == Libc::Musl => libc,
+        Some(_) if libc_of(&loader_path.to_string()) == Libc::Musl => Libc::Musl,
+        Some(soname) if is_glibc_loader(soname) => Libc::Glibc,
+        // Its ways are not known.
+        Some(_) => return closure,
+    };
     let mut load = Load::new(path, elf, libc, around);
     load.with_loader(&absolute, loader_path, loader);
     load.run(&mut closure);
@@ -96,18 +105,25 @@ fn libc_of(interpreter: &str) -> Libc {
     if name.starts_with("ld-musl-") { Libc::Musl } else { Libc::Glibc }
 }
 
-/// The C library of an image, by its loader.
-fn present(files: &FileIndex) -> Option<Libc> {
-    ["lib", "lib64", "usr/lib", "usr/lib64"].into_iter().find_map(|directory| {
-        let directory = TreePath::new(directory).ok()?;
-        files.below(&directory).find_map(|(path, _)| {
-            let name = path.as_bytes().strip_prefix(directory.as_bytes())?.strip_prefix(b"/")?;
-            if name.starts_with(b"ld-musl-") {
-                return Some(Libc::Musl);
+/// The C library of an image, by its loader; of several the `wanted` one.
+fn present(files: &FileIndex, wanted: Libc) -> Option<Libc> {
+    let mut found = None;
+    for directory in ["lib", "lib64", "usr/lib", "usr/lib64"] {
+        let Ok(directory) = TreePath::new(directory) else { continue };
+        for (path, _) in files.below(&directory) {
+            let name = path.as_bytes().rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+            let libc = match name {
+                name if name.starts_with(b"ld-musl-") => Libc::Musl,
+                name if name.starts_with(b"ld-linux") || name.starts_with(b"ld64.so") => Libc::Glibc,
+                _ => continue,
+            };
+            found = Some(libc);
+            if libc == wanted {
+                return found;
             }
-            (name.starts_with(b"ld-linux") || name.starts_with(b"ld64.so")).then_some(Libc::Glibc)
-        })
-    })
+        }
+    }
+    found
 }
 
 struct Load<'a> {
@@ -121,7 +137,8 @@ struct Load<'a> {
 impl<'a> Load<'a> {
     fn new(path: &TreePath, elf: &'a Elf, libc: Libc, around: Surroundings<'a>) -> Self {
         let program = Object { opened: path.to_string(), elf: Some(elf), parent: None };
-        let search = Search { around, libc, loader: None, objects: vec![program], machine: elf };
+        let search =
+            Search { around, libc, loader: None, loader_directory: None, objects: vec![program], machine: elf };
         let mut load = Self { search, names: BTreeMap::new(), places: [(path.clone(), 0)].into() };
         load.name(0, elf.soname.as_deref());
         load
@@ -130,6 +147,7 @@ impl<'a> Load<'a> {
     /// The loader is there before everything else, and libraries need it by its name.
     fn with_loader(&mut self, opened: &str, path: TreePath, elf: Option<&'a Elf>) {
         self.search.loader = elf;
+        self.search.loader_directory = path.parent().map(|directory| directory.to_string());
         let name = opened.rsplit('/').next().unwrap_or_default().to_owned();
         let object = self.add(Object { opened: opened.to_owned(), elf, parent: None }, path);
         self.name(object, Some(&name));

@@ -194,7 +194,8 @@ fn has_go_note(notes: &[u8]) -> bool {
     notes.as_chunks::<4>().0.contains(b"Go\0\0")
 }
 
-fn is_glibc_loader(soname: &str) -> bool {
+/// Whether glibc calls its loader so.
+pub(super) fn is_glibc_loader(soname: &str) -> bool {
     soname.starts_with("ld-linux") || soname.starts_with("ld64.so") || soname.starts_with("ld.so")
 }
 

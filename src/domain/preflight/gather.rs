@@ -33,6 +33,8 @@ struct Open {
     path: TreePath,
     entry: Node,
     size: u64,
+    /// Bytes that have come.
+    seen: u64,
     kept: Kept,
 }
 
@@ -77,7 +79,11 @@ impl Gatherer {
     /// The same as [`Gatherer::entry`] for entries that our own layers do not have.
     pub(super) fn node(&mut self, path: TreePath, node: Node, size: u64) {
         self.close();
-        let target = if let Kind::Symlink(target) = &node.kind { target.len() } else { 0 };
+        let target = match &node.kind {
+            Kind::Symlink(target) => target.len(),
+            Kind::HardLink(target) => target.as_bytes().len(),
+            _ => 0,
+        };
         self.names = self.names.saturating_add(path.as_bytes().len() + target);
         if self.names > MOST_NAMES || self.index.len() >= MOST_ENTRIES {
             self.index.cut();
@@ -85,7 +91,7 @@ impl Gatherer {
         }
         if matches!(node.kind, Kind::File(_)) {
             let kept = Kept::of(&path);
-            self.open = Some(Open { path, entry: node, size, kept });
+            self.open = Some(Open { path, entry: node, size, seen: 0, kept });
         } else {
             self.index.put(path, node);
         }
@@ -108,7 +114,8 @@ impl Gatherer {
 
     fn close(&mut self) {
         let Some(open) = self.open.take() else { return };
-        let facts = open.kept.facts(open.size);
+        // Of what did not come, such as the holes of a sparse file, nothing can be said.
+        let facts = if open.seen == open.size { open.kept.facts(open.size) } else { Facts::Unseen };
         self.facts = self.facts.saturating_add(weight(&facts));
         let facts = if self.facts > MOST_FACTS { Facts::Unseen } else { facts };
         self.index.put(open.path, Node { kind: Kind::File(facts), ..open.entry });
@@ -132,6 +139,7 @@ fn weight(facts: &Facts) -> usize {
 
 impl Open {
     fn push(&mut self, bytes: &[u8]) {
+        self.seen += bytes.len() as u64;
         let path = self.path.as_bytes();
         match &mut self.kept {
             Kept::Beginning(head) => {

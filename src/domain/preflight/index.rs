@@ -140,6 +140,11 @@ impl LayerIndex {
         self.entries.len()
     }
 
+    #[cfg(test)]
+    pub(super) fn make_executable(&mut self) {
+        self.entries.iter_mut().for_each(|(_, node)| node.mode = 0o755);
+    }
+
     /// Reads what [`LayerIndex::to_bytes`] wrote; none when it is of another format.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {

@@ -185,15 +185,12 @@ pub enum Unused {
 
 impl fmt::Display for Finding {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = match self.base.as_str() {
-            "" | "scratch" => Base("an image from scratch"),
-            base => return self.write(formatter, &format!("the base {base}")),
-        };
-        self.write(formatter, what.0)
+        match self.base.as_str() {
+            "" | "scratch" => self.write(formatter, "an image from scratch"),
+            base => self.write(formatter, &format!("the base {base}")),
+        }
     }
 }
-
-struct Base(&'static str);
 
 impl Finding {
     fn write(&self, formatter: &mut fmt::Formatter<'_>, base: &str) -> fmt::Result {
@@ -239,16 +236,7 @@ impl Problem {
                 Some(present) => write!(to, "is linked against {libc} ({loader}), but {base} has {present}"),
                 None => write!(to, "needs the loader {loader}, which {base} does not have"),
             },
-            Self::LibraryMissing { library, elsewhere: None } => {
-                write!(to, "needs {library}, which {base} does not have")
-            }
-            Self::LibraryMissing { library, elsewhere: Some((path, why)) } => match why {
-                Unused::NotSearched | Unused::NotInCache => {
-                    write!(to, "needs {library}, and {path} is not where the loader looks for it")
-                }
-                Unused::Foreign => write!(to, "needs {library}, and {path} is for other processors"),
-                Unused::NotReadable => write!(to, "needs {library}, and {path} may not be read by the image's user"),
-            },
+            Self::LibraryMissing { library, elsewhere } => write_missing(to, library, elsewhere.as_ref(), base),
             Self::NotALibrary { library, path } => {
                 write!(to, "needs {library}, and the {path} that the loader finds is no library")
             }
@@ -256,16 +244,7 @@ impl Problem {
                 write!(to, "needs {version}, which {library} of {base} does not offer")?;
                 newest.as_ref().map_or(Ok(()), |newest| write!(to, " (it ends with {newest})"))
             }
-            Self::InterpreterMissing { interpreter, why } => match &**why {
-                Self::Absent => write!(to, "is a script for {interpreter}, which {base} does not have"),
-                Self::NotOnPath { path } => {
-                    write!(to, "is a script for `{interpreter}`, which is in no directory of PATH ({path})")
-                }
-                why => {
-                    write!(to, "is a script for {interpreter}, which ")?;
-                    why.write(to, base)
-                }
-            },
+            Self::InterpreterMissing { interpreter, why } => why.write_of_interpreter(to, interpreter, base),
             Self::CarriageReturn => write!(to, "has a carriage return at the end of its first line"),
             Self::LineTooLong => write!(to, "has a first line of more than 255 bytes, which the kernel does not take"),
             Self::TooManyInterpreters => write!(to, "is a script of a script of a script, too deep for the kernel"),
@@ -280,6 +259,40 @@ impl Problem {
             }
             // Said without the file in front of it.
             Self::UserUnknown(_) | Self::NotOnPath { .. } | Self::ShellMissing => Ok(()),
+        }
+    }
+}
+
+impl Problem {
+    /// What is wrong with the interpreter of a script.
+    fn write_of_interpreter(&self, to: &mut fmt::Formatter<'_>, interpreter: &str, base: &str) -> fmt::Result {
+        match self {
+            Self::Absent => write!(to, "is a script for {interpreter}, which {base} does not have"),
+            Self::NotOnPath { path } => {
+                write!(to, "is a script for `{interpreter}`, which is in no directory of PATH ({path})")
+            }
+            why => {
+                write!(to, "is a script for {interpreter}, which ")?;
+                why.write(to, base)
+            }
+        }
+    }
+}
+
+fn write_missing(
+    to: &mut fmt::Formatter<'_>,
+    library: &str,
+    elsewhere: Option<&(String, Unused)>,
+    base: &str,
+) -> fmt::Result {
+    match elsewhere {
+        None => write!(to, "needs {library}, which {base} does not have"),
+        Some((path, Unused::NotSearched | Unused::NotInCache)) => {
+            write!(to, "needs {library}, and {path} is not where the loader looks for it")
+        }
+        Some((path, Unused::Foreign)) => write!(to, "needs {library}, and {path} is for other processors"),
+        Some((path, Unused::NotReadable)) => {
+            write!(to, "needs {library}, and {path} may not be read by the image's user")
         }
     }
 }

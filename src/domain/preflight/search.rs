@@ -86,6 +86,8 @@ pub(super) struct Search<'a> {
     pub libc: Libc,
     /// The loader itself, where it is known.
     pub loader: Option<&'a Elf>,
+    /// Where the loader really is.
+    pub loader_directory: Option<String>,
     /// The program first.
     pub objects: Vec<Object<'a>>,
     /// What all libraries must be for.
@@ -231,7 +233,9 @@ impl<'a> Search<'a> {
             }
             Libc::Glibc => {
                 let own = self.loader.map(|loader| &loader.system_directories).filter(|own| !own.is_empty());
-                own.cloned().unwrap_or_else(|| USUAL.map(str::to_owned).into())
+                // Where they cannot be told, its own is among them.
+                let others = || self.loader_directory.iter().cloned().chain(USUAL.map(str::to_owned)).collect();
+                own.cloned().unwrap_or_else(others)
             }
         }
     }

@@ -174,7 +174,20 @@ fn script(name: &'static str, base: Base, text: &str) -> Case {
 }
 
 pub fn all() -> Vec<Case> {
-    [programs(), paths(), versions(), musl(), starts(), permissions(), scripts(), java(), python()].concat()
+    [
+        programs(),
+        directories(),
+        paths(),
+        libraries(),
+        versions(),
+        musl(),
+        starts(),
+        permissions(),
+        scripts(),
+        java(),
+        python(),
+    ]
+    .concat()
 }
 
 fn programs() -> Vec<Case> {
@@ -204,71 +217,80 @@ fn programs() -> Vec<Case> {
     ]
 }
 
-fn paths() -> Vec<Case> {
-    use Base::Glibc;
-    let greet = |name, program| app(name, Glibc, program);
-    let system = "/usr/lib/x86_64-linux-gnu/libgreet.so.1";
-    let local = "/usr/local/lib/libgreet.so.1";
-    let opt = "/opt/lib/libgreet.so.1";
-    let library = "libgreet.so.1";
+const SYSTEM: &str = "/usr/lib/x86_64-linux-gnu/libgreet.so.1";
+const LOCAL: &str = "/usr/local/lib/libgreet.so.1";
+const OPT: &str = "/opt/lib/libgreet.so.1";
+const LIBRARY: &str = "libgreet.so.1";
+
+/// A program of C that needs libraries.
+fn greet(name: &'static str, program: &'static str) -> Case {
+    app(name, Base::Glibc, program)
+}
+
+fn directories() -> Vec<Case> {
     vec![
         greet("library missing", "greet").refused("/app needs libgreet.so.1, which the base glibc does not have"),
-        greet("library in the system's directory", "greet").program(system, library),
-        greet("library in /usr/lib", "greet").program("/usr/lib/libgreet.so.1", library),
+        greet("library in the system's directory", "greet").program(SYSTEM, LIBRARY),
+        greet("library in /usr/lib", "greet").program("/usr/lib/libgreet.so.1", LIBRARY),
         greet("library in /lib64, which Debian's loader does not search", "greet")
-            .program("/usr/lib64/libgreet.so.1", library)
+            .program("/usr/lib64/libgreet.so.1", LIBRARY)
             .refused("/usr/lib64/libgreet.so.1 is not where the loader looks"),
-        greet("library in /usr/local/lib, no cache", "greet").program(local, library).refused("LD_LIBRARY_PATH"),
+        greet("library in /usr/local/lib, no cache", "greet").program(LOCAL, LIBRARY).refused("LD_LIBRARY_PATH"),
         greet("library in a directory of ld.so.conf.d, no cache", "greet")
-            .program(local, library)
+            .program(LOCAL, LIBRARY)
             .text("/etc/ld.so.conf", "include /etc/ld.so.conf.d/*.conf\n")
             .text("/etc/ld.so.conf.d/local.conf", "# ours\n/usr/local/lib\n")
             .refused("run ldconfig in the stage"),
         Case {
             ldconfig: true,
             ..greet("library in a directory of ld.so.conf.d, with cache", "greet")
-                .program(local, library)
+                .program(LOCAL, LIBRARY)
                 .text("/etc/ld.so.conf", "include /etc/ld.so.conf.d/*.conf\n")
                 .text("/etc/ld.so.conf.d/local.conf", "/usr/local/lib\n")
         },
-        greet("LD_LIBRARY_PATH", "greet").program(local, library).env("LD_LIBRARY_PATH", "/nowhere:/usr/local/lib"),
+        greet("LD_LIBRARY_PATH", "greet").program(LOCAL, LIBRARY).env("LD_LIBRARY_PATH", "/nowhere:/usr/local/lib"),
         greet("LD_LIBRARY_PATH with the working directory", "greet")
-            .program(opt, library)
+            .program(OPT, LIBRARY)
             .env("LD_LIBRARY_PATH", "/nowhere:")
             .dir("/opt/lib"),
         greet("LD_LIBRARY_PATH of a setuid program", "greet")
             .with(0o4755, (0, 0))
-            .program(local, library)
+            .program(LOCAL, LIBRARY)
             .env("LD_LIBRARY_PATH", "/usr/local/lib")
             .user("65532")
             // It starts where setuid has no effect: with allowPrivilegeEscalation: false, as runc is told here.
             .warned("needs libgreet.so.1"),
-        greet("RPATH", "greet-rpath").program(opt, library),
-        greet("RUNPATH", "greet-runpath").program(opt, library),
-        greet("RUNPATH elsewhere", "greet-runpath").program("/opt/libgreet.so.1", library).refused("$ORIGIN"),
-        case("RUNPATH with $ORIGIN", Glibc)
+    ]
+}
+
+fn paths() -> Vec<Case> {
+    vec![
+        greet("RPATH", "greet-rpath").program(OPT, LIBRARY),
+        greet("RUNPATH", "greet-runpath").program(OPT, LIBRARY),
+        greet("RUNPATH elsewhere", "greet-runpath").program("/opt/libgreet.so.1", LIBRARY).refused("$ORIGIN"),
+        case("RUNPATH with $ORIGIN", Base::Glibc)
             .program("/srv/app/bin/app", "greet-origin")
-            .program("/srv/app/lib/libgreet.so.1", library)
+            .program("/srv/app/lib/libgreet.so.1", LIBRARY)
             .run(&["/srv/app/bin/app"]),
-        case("RUNPATH with $ORIGIN, started by a link", Glibc)
+        case("RUNPATH with $ORIGIN, started by a link", Base::Glibc)
             .program("/srv/app/bin/app", "greet-origin")
-            .program("/srv/app/lib/libgreet.so.1", library)
+            .program("/srv/app/lib/libgreet.so.1", LIBRARY)
             .link("/bin-of-ours/app", "/srv/app/bin/app")
             .run(&["/bin-of-ours/app"]),
-        greet("RUNPATH with $LIB", "greet-lib").program("/opt/lib/x86_64-linux-gnu/libgreet.so.1", library),
+        greet("RUNPATH with $LIB", "greet-lib").program("/opt/lib/x86_64-linux-gnu/libgreet.so.1", LIBRARY),
         greet("RPATH is inherited", "chain-rpath")
             .program("/opt/lib/libchain.so.1", "libchain.so.1")
-            .program(opt, library),
+            .program(OPT, LIBRARY),
         greet("RUNPATH is not inherited", "chain-runpath")
             .program("/opt/lib/libchain.so.1", "libchain.so.1")
-            .program(opt, library)
+            .program(OPT, LIBRARY)
             .refused("/opt/lib/libchain.so.1 needs libgreet.so.1"),
         greet("RUNPATH of each with $ORIGIN", "chain-runpath")
             .program("/opt/lib/libchain.so.1", "libchain-origin.so.1")
-            .program(opt, library),
+            .program(OPT, LIBRARY),
         greet("a RUNPATH ends the RPATH of those above", "chain-rpath")
             .program("/opt/lib/libchain.so.1", "libchain-elsewhere.so.1")
-            .program(opt, library)
+            .program(OPT, LIBRARY)
             .refused("/opt/lib/libchain.so.1 needs libgreet.so.1"),
         greet("a library of a library is missing", "chain-rpath")
             .program("/opt/lib/libchain.so.1", "libchain.so.1")
@@ -278,37 +300,42 @@ fn paths() -> Vec<Case> {
             .program("/opt/lib/libplain.so", "libplain.so")
             .dir("/opt")
             .refused("libplain.so"),
-        greet("a library by a link", "greet").program("/opt/real.so", library).link(system, "/opt/real.so"),
-        greet("a library by a link to nothing", "greet").link(system, "/opt/real.so").refused("libgreet.so.1"),
+    ]
+}
+
+fn libraries() -> Vec<Case> {
+    vec![
+        greet("a library by a link", "greet").program("/opt/real.so", LIBRARY).link(SYSTEM, "/opt/real.so"),
+        greet("a library by a link to nothing", "greet").link(SYSTEM, "/opt/real.so").refused("libgreet.so.1"),
         greet("a text where the library should be", "greet")
-            .text(system, "INPUT(libgreet.so.2)\n")
+            .text(SYSTEM, "INPUT(libgreet.so.2)\n")
             .refused("no library"),
         greet("an empty library first", "greet")
             .put("/opt/lib/libgreet.so.1", Content::Text(String::new()), 0o644)
-            .program(system, library)
+            .program(SYSTEM, LIBRARY)
             .env("LD_LIBRARY_PATH", "/opt/lib")
             .refused("no library"),
         greet("library for other processors", "greet")
-            .program(system, "libgreet-arm64.so.1")
+            .program(SYSTEM, "libgreet-arm64.so.1")
             .refused("other processors"),
         greet("library for other processors first, right one later", "greet")
-            .program(opt, "libgreet-arm64.so.1")
-            .program(system, library)
+            .program(OPT, "libgreet-arm64.so.1")
+            .program(SYSTEM, LIBRARY)
             .env("LD_LIBRARY_PATH", "/opt/lib")
             // Ours to tell: it is of no use in this image.
             .warned("is for arm64"),
         greet("library for certain processors alone", "greet")
-            .program("/usr/lib/x86_64-linux-gnu/glibc-hwcaps/x86-64-v2/libgreet.so.1", library),
+            .program("/usr/lib/x86_64-linux-gnu/glibc-hwcaps/x86-64-v2/libgreet.so.1", LIBRARY),
         greet("32-bit library first, right one later", "greet")
-            .program(opt, "libgreet-386.so.1")
-            .program(system, library)
+            .program(OPT, "libgreet-386.so.1")
+            .program(SYSTEM, LIBRARY)
             .env("LD_LIBRARY_PATH", "/opt/lib")
             .warned("32 bits"),
         greet("a library under another name", "greet")
-            .program("/usr/lib/x86_64-linux-gnu/greet-1.0.so", library)
+            .program("/usr/lib/x86_64-linux-gnu/greet-1.0.so", LIBRARY)
             .refused("/usr/lib/x86_64-linux-gnu/greet-1.0.so is not where the loader looks"),
         greet("library that the user may not read", "greet")
-            .program(system, library)
+            .program(SYSTEM, LIBRARY)
             .with(0o600, (0, 0))
             .user("65532")
             .refused("may not be read"),
@@ -351,6 +378,8 @@ fn musl() -> Vec<Case> {
             .refused("is linked against musl (/lib/ld-musl-x86_64.so.1), but the base glibc has glibc"),
         app("static musl", Scratch, "hello-musl-static"),
         app("dynamic C", Musl, "hello").refused("is linked against glibc"),
+        app("glibc's loader, as musl's under its name", Musl, "hello")
+            .link("/lib64/ld-linux-x86-64.so.2", "/lib/ld-musl-x86_64.so.1"),
         app("musl, library in /usr/lib", Musl, "greet-musl-plain").program("/usr/lib/libgreet.so.1", library),
         app("musl, library in its own path", Musl, "greet-musl-plain")
             .program("/opt/lib/libgreet.so.1", library)

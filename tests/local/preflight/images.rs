@@ -161,6 +161,7 @@ pub struct Root {
 
 impl Root {
     pub fn new(case: &Case, bases: &Bases, programs: &Programs) -> Self {
+        assert!(rustix::process::geteuid().is_root(), "this test needs root: its files belong to several users");
         let root = Self { directory: tempfile::tempdir().unwrap() };
         // Nobody writes into the files of the base, so the links suffice.
         run(root.directory.path(), &format!("cp -al {} root && mkdir artifact", bases.path(case.base).display()));
