@@ -29,11 +29,12 @@ mod window;
 #[cfg(test)]
 mod tests;
 
-use std::{cell::Cell, collections::BTreeSet};
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 
 use super::{image::RuntimeConfig, text::printable, tree::TreePath, value::Platform};
+use resolve::Looks;
 
 pub use elf::{Elf, ElfKind, VersionsNeeded};
 pub use gather::Gatherer;
@@ -45,8 +46,8 @@ pub use problem::{Attributes, Finding, Libc, Problem, Severity, Unused};
 
 /// As many findings are told; who has more has one cause.
 const MOST_FINDINGS: usize = 50;
-/// As often one check looks for a file.
-const MOST_LOOKS: u32 = 3_000_000;
+/// As many names one check looks up; a program with a hundred libraries takes some ten thousand.
+const MOST_LOOKS: u32 = 10_000_000;
 
 /// What is checked, and what a problem does.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -132,8 +133,8 @@ pub fn check(question: &Question<'_>) -> Findings {
     if question.mode == Mode::Off || question.platform.os != "linux" {
         return Findings::default();
     }
-    let left = Cell::new(MOST_LOOKS);
-    let mut report = Report { question: *question, left: &left, list: Vec::new(), seen: BTreeSet::new() };
+    let looks = Looks::new(MOST_LOOKS);
+    let mut report = Report { question: *question, looks: &looks, list: Vec::new(), seen: BTreeSet::new() };
     program::check(&mut report);
     rest::check(&mut report);
     let mut list = report.list;
@@ -146,7 +147,7 @@ pub fn check(question: &Question<'_>) -> Findings {
 /// What the parts of a check write down.
 struct Report<'a> {
     question: Question<'a>,
-    left: &'a Cell<u32>,
+    looks: &'a Looks,
     list: Vec<Finding>,
     /// Files that were looked at with a program that loads them.
     seen: BTreeSet<TreePath>,

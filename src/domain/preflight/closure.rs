@@ -51,7 +51,7 @@ pub(super) fn of_program(path: &TreePath, elf: &Elf, around: Surroundings<'_>) -
     } else {
         format!("{}/{interpreter}", around.working_dir)
     };
-    let found = around.files.resolve(absolute.as_bytes(), around.user).ok();
+    let found = around.files.resolve(absolute.as_bytes(), around.user, around.looks).ok();
     let loader = found.and_then(|found| found.path.zip(found.node));
     let Some((loader_path, node)) = loader else {
         closure.problems.push((path.to_string(), missing()));
@@ -89,7 +89,7 @@ pub(super) fn of_library(path: &TreePath, elf: &Elf, around: Surroundings<'_>) -
     let libc = if is_musl { Libc::Musl } else { Libc::Glibc };
     let mut load = Load::new(path, elf, libc, around);
     if let Some(usual) = machine::glibc_loader(elf).filter(|_| libc == Libc::Glibc)
-        && let Ok(found) = around.files.resolve(usual.as_bytes(), None)
+        && let Ok(found) = around.files.resolve(usual.as_bytes(), None, around.looks)
         && let (Some(path), Some(node)) = (found.path, found.node)
         && let Kind::File(Facts::Elf(loader)) = &node.kind
     {
@@ -137,8 +137,15 @@ struct Load<'a> {
 impl<'a> Load<'a> {
     fn new(path: &TreePath, elf: &'a Elf, libc: Libc, around: Surroundings<'a>) -> Self {
         let program = Object { opened: path.to_string(), elf: Some(elf), parent: None };
-        let search =
-            Search { around, libc, loader: None, loader_directory: None, objects: vec![program], machine: elf };
+        let search = Search {
+            around,
+            libc,
+            loader: None,
+            loader_name: None,
+            loader_directory: None,
+            objects: vec![program],
+            machine: elf,
+        };
         let mut load = Self { search, names: BTreeMap::new(), places: [(path.clone(), 0)].into() };
         load.name(0, elf.soname.as_deref());
         load
@@ -149,6 +156,7 @@ impl<'a> Load<'a> {
         self.search.loader = elf;
         self.search.loader_directory = path.parent().map(|directory| directory.to_string());
         let name = opened.rsplit('/').next().unwrap_or_default().to_owned();
+        self.search.loader_name = Some(name.clone());
         let object = self.add(Object { opened: opened.to_owned(), elf, parent: None }, path);
         self.name(object, Some(&name));
         self.name(object, Some(opened));
@@ -175,11 +183,13 @@ impl<'a> Load<'a> {
         let mut missing: BTreeSet<String> = BTreeSet::new();
         let mut at = 0;
         while let Some(object) = self.search.objects.get(at).cloned() {
-            for name in object.elf.map(|elf| elf.needed.as_slice()).unwrap_or_default() {
+            let needed = object.elf.map(|elf| elf.needed.as_slice()).unwrap_or_default();
+            let steps = if needed.is_empty() { Vec::new() } else { self.search.steps(at) };
+            for name in needed {
                 if self.names.contains_key(name) || self.search.is_built_in(name) || missing.contains(name) {
                     continue;
                 }
-                match self.search.find(name, at) {
+                match self.search.find(name, at, &steps) {
                     Ok(hit) => {
                         let known = self.places.get(&hit.path).copied();
                         closure.files.insert(hit.path.clone());
@@ -192,7 +202,7 @@ impl<'a> Load<'a> {
                         closure.problems.push((object.opened.clone(), problem));
                     }
                 }
-                if self.search.around.is_spent() {
+                if self.search.around.looks.is_spent() {
                     closure.problems.clear();
                     return;
                 }

@@ -73,6 +73,23 @@ pub struct Elf {
     pub system_directories: Vec<String>,
 }
 
+impl Elf {
+    /// About how many bytes of memory it takes.
+    pub(super) fn weight(&self) -> usize {
+        // A text takes some bytes besides its own.
+        let texts = |list: &[String]| list.iter().map(|text| 30 + text.len()).sum::<usize>();
+        let single = [&self.interpreter, &self.soname, &self.rpath, &self.runpath];
+        let needed = self.versions_needed.iter();
+        let needed: usize =
+            needed.map(|needed| 80 + needed.library.len() + texts(&needed.names) + texts(&needed.weak)).sum();
+        400 + single.into_iter().flatten().map(String::len).sum::<usize>()
+            + needed
+            + texts(&self.needed)
+            + texts(&self.versions_offered)
+            + texts(&self.system_directories)
+    }
+}
+
 /// The kinds of ELF files that are told apart.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ElfKind {

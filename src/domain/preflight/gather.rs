@@ -125,12 +125,8 @@ impl Gatherer {
 /// About how many bytes facts take.
 fn weight(facts: &Facts) -> usize {
     match facts {
-        Facts::Elf(elf) => {
-            let versions: usize = elf.versions_needed.iter().map(|needed| needed.names.len() + needed.weak.len()).sum();
-            400 + 50 * (versions + elf.versions_offered.len() + elf.needed.len())
-                + elf.rpath.as_ref().map_or(0, String::len)
-                + elf.runpath.as_ref().map_or(0, String::len)
-        }
+        Facts::Elf(elf) => elf.weight(),
+        Facts::Jar(jar) => jar.main_class.as_ref().map_or(0, String::len),
         Facts::Text(text) | Facts::Script(text) => text.len(),
         Facts::LoaderCache(entries) => entries.len() * 150,
         _ => 0,

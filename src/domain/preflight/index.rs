@@ -11,7 +11,7 @@ use crate::domain::{
     tree::{PARENT, TreePath},
 };
 
-use super::{elf::Elf, jar::Jar, loader_files::CacheEntry};
+use super::{elf::Elf, jar::Jar, loader_files::CacheEntry, resolve::Looks};
 
 /// Changes when an index that was stored by an older program must be made anew.
 const FORMAT: u32 = 1;
@@ -19,12 +19,16 @@ const FORMAT: u32 = 1;
 pub(super) const MOST_ENTRIES: usize = 500_000;
 /// Bytes of all names and link targets.
 pub(super) const MOST_NAMES: usize = 64 << 20;
+/// As many links of directories are followed when one layer is put on others.
+const MOST_LOOKS: u32 = 10_000_000;
 
 /// A file system.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FileIndex {
     nodes: BTreeMap<TreePath, Node>,
     is_cut: bool,
+    /// Bytes of the names of directories that nobody named, but that had to be made.
+    implied: usize,
 }
 
 /// A layer, before it is put on others.
@@ -205,21 +209,22 @@ impl FileIndex {
     /// links of directories below are followed and a file takes the place of whatever was there.
     #[must_use]
     pub fn with(mut self, layer: LayerIndex, origin: Origin) -> Self {
+        let looks = Looks::new(MOST_LOOKS);
         for path in &layer.deleted {
-            if let Some(path) = self.place(path) {
+            if let Some(path) = self.place(path, &looks) {
                 self.remove(&path);
             }
         }
         for path in &layer.emptied {
-            if let Some(path) = self.place(path) {
+            if let Some(path) = self.place(path, &looks) {
                 self.remove_below(&path);
             }
         }
         self.is_cut |= layer.is_cut;
         let mut links = Vec::new();
         for (path, mut node) in layer.entries {
-            let Some(path) = self.place(&path) else { continue };
-            if self.nodes.len() >= 2 * MOST_ENTRIES {
+            let Some(path) = self.place(&path, &looks) else { continue };
+            if self.nodes.len() >= 2 * MOST_ENTRIES || self.implied > MOST_NAMES || looks.is_spent() {
                 self.is_cut = true;
                 break;
             }
@@ -235,7 +240,7 @@ impl FileIndex {
             self.nodes.insert(path, node);
         }
         for (path, target) in links {
-            let target = self.place(&target).and_then(|target| self.nodes.get(&target)).cloned();
+            let target = self.place(&target, &looks).and_then(|target| self.nodes.get(&target)).cloned();
             let node = target.filter(|node| matches!(node.kind, Kind::File(_)));
             if let Some(link) = self.nodes.get_mut(&path) {
                 // Mode and owner are the file's: a link has none of its own.
@@ -248,12 +253,12 @@ impl FileIndex {
 
     /// Where an entry named `path` is put: the links of directories on the way are followed and missing directories made.
     /// None when the way leads nowhere.
-    fn place(&mut self, path: &TreePath) -> Option<TreePath> {
+    fn place(&mut self, path: &TreePath, looks: &Looks) -> Option<TreePath> {
         let Some(parent) = path.parent() else { return Some(path.clone()) };
         let name = path.as_bytes().get(parent.as_bytes().len() + 1..)?;
         let mut at = match self.nodes.get(&parent).map(|node| &node.kind) {
             Some(Kind::Directory) => return Some(path.clone()),
-            _ => self.place(&parent)?,
+            _ => self.place(&parent, looks)?,
         };
         // A chain of links; longer ones end at the kernel too.
         for _ in 0..40 {
@@ -266,13 +271,14 @@ impl FileIndex {
                         owner: PARENT.owner,
                         origin: Origin::default(),
                     };
+                    self.implied = self.implied.saturating_add(at.as_bytes().len());
                     self.nodes.insert(at.clone(), node);
                     return at.join(name).ok();
                 }
                 Some(Kind::Symlink(target)) => target.clone(),
                 Some(_) => return None,
             };
-            let found = self.resolve(&absolute(&at, &target), None).ok()?;
+            let found = self.resolve(&absolute(&at, &target), None, looks).ok()?;
             match found.path {
                 Some(path) => at = path,
                 None => return TreePath::new(name).ok(),
@@ -299,7 +305,7 @@ impl FileIndex {
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let stored: Stored = serde_json::from_slice(bytes).ok()?;
         let nodes = stored.nodes.into_iter().map(|(Name(path), node)| (path, node)).collect();
-        (stored.format == FORMAT).then_some(Self { nodes, is_cut: stored.is_cut })
+        (stored.format == FORMAT).then_some(Self { nodes, is_cut: stored.is_cut, implied: 0 })
     }
 
     /// This index as bytes that keep: JSON, the same for the same index.

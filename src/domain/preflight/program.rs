@@ -62,11 +62,12 @@ pub(super) fn check(report: &mut Report<'_>) {
 
 /// The config's user; none where it hangs on a file that was not looked at.
 fn user(report: &Report<'_>) -> Result<Option<User>, String> {
-    let text = |path: &[u8]| match report.question.files.resolve(path, None).ok().and_then(|found| found.node) {
-        Some(Node { kind: Kind::File(Facts::Text(text)), .. }) => Some(text.as_str()),
-        Some(Node { kind: Kind::File(Facts::Unseen), .. }) => None,
-        _ => Some(""),
-    };
+    let text =
+        |path: &[u8]| match report.question.files.resolve(path, None, report.looks).ok().and_then(|found| found.node) {
+            Some(Node { kind: Kind::File(Facts::Text(text)), .. }) => Some(text.as_str()),
+            Some(Node { kind: Kind::File(Facts::Unseen), .. }) => None,
+            _ => Some(""),
+        };
     let Some((passwd, group)) = text(b"/etc/passwd").zip(text(b"/etc/group")) else { return Ok(None) };
     look_up(&report.question.start.config.user, passwd, group).map(Some)
 }
@@ -233,7 +234,7 @@ impl Runner {
             library_path: report.question.start.variable("LD_LIBRARY_PATH"),
             working_dir: &self.working_dir,
             is_secure: false,
-            left: report.left,
+            looks: report.looks,
         }
     }
 
@@ -265,17 +266,19 @@ impl Runner {
     /// What keeps it from being found; none where that is not known.
     pub fn open<'a>(&self, report: &Report<'a>, path: &str) -> Result<Place<'a>, Option<Problem>> {
         let files = report.question.files;
-        let found = files.resolve(self.absolute(path).as_bytes(), self.user.as_ref()).map_err(|lost| match lost {
-            Lost::Missing => Some(Problem::Absent),
-            Lost::Dangling(target) => Some(Problem::Dangling { target: printable(&target) }),
-            Lost::Impossible => Some(Problem::NoWay),
-            Lost::Closed(directory) => {
-                let attributes =
-                    files.get(&directory).zip(self.user.as_ref()).map(|(node, user)| attributes(node, user));
-                attributes.map(|attributes| Problem::Closed { directory: directory.to_string(), attributes })
-            }
-            Lost::Outside => None,
-        })?;
+        let found = files.resolve(self.absolute(path).as_bytes(), self.user.as_ref(), report.looks).map_err(
+            |lost| match lost {
+                Lost::Missing => Some(Problem::Absent),
+                Lost::Dangling(target) => Some(Problem::Dangling { target: printable(&target) }),
+                Lost::Impossible => Some(Problem::NoWay),
+                Lost::Closed(directory) => {
+                    let attributes =
+                        files.get(&directory).zip(self.user.as_ref()).map(|(node, user)| attributes(node, user));
+                    attributes.map(|attributes| Problem::Closed { directory: directory.to_string(), attributes })
+                }
+                Lost::Outside => None,
+            },
+        )?;
         match (found.path, found.node) {
             (Some(path), Some(node)) if matches!(node.kind, Kind::File(_) | Kind::HardLink(_)) => {
                 Ok(Place { path, node })

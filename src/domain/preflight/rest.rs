@@ -21,10 +21,10 @@ pub(super) fn check(report: &mut Report<'_>) {
         library_path: question.start.variable("LD_LIBRARY_PATH"),
         working_dir: Some(question.start.config.working_dir.as_str()).filter(|path| !path.is_empty()).unwrap_or("/"),
         is_secure: false,
-        left: report.left,
+        looks: report.looks,
     };
     for (path, node) in question.files.iter().filter(|(_, node)| node.origin == Origin::Artifact) {
-        if report.is_full() || around.is_spent() {
+        if report.is_full() || around.looks.is_spent() {
             return;
         }
         let Kind::File(facts) = &node.kind else { continue };

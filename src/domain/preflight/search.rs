@@ -1,8 +1,6 @@
 //! Where loaders look for a library: directories in order, and what they make of what they find there (ld.so(8); musl,
 //! ldso/dynlink.c).
 
-use std::cell::Cell;
-
 use crate::domain::{passwd::User, text::printable, tree::TreePath};
 
 use super::{
@@ -11,7 +9,7 @@ use super::{
     loader_files::{configured, musl_path},
     machine,
     problem::{Libc, Problem, Unused},
-    resolve::{READ, is_allowed},
+    resolve::{Looks, READ, is_allowed},
 };
 
 /// What `$LIB` stands for, in Debian, in Red Hat and others; what `$PLATFORM` does. Which one it is was compiled in.
@@ -46,19 +44,8 @@ pub(super) struct Surroundings<'a> {
     pub working_dir: &'a str,
     /// Whether the program has more rights than its user, which makes loaders careful.
     pub is_secure: bool,
-    /// How often files are still looked for: paths and libraries of one file times those of others are no longer linear.
-    pub left: &'a Cell<u32>,
-}
-
-impl Surroundings<'_> {
-    /// Whether there is no looking any more, so that nothing said by then counts.
-    pub fn is_spent(&self) -> bool {
-        self.left.get() == 0
-    }
-
-    fn spend(&self) {
-        self.left.set(self.left.get().saturating_sub(1));
-    }
+    /// How much is still looked for.
+    pub looks: &'a Looks,
 }
 
 /// A program or library in memory.
@@ -86,6 +73,8 @@ pub(super) struct Search<'a> {
     pub libc: Libc,
     /// The loader itself, where it is known.
     pub loader: Option<&'a Elf>,
+    /// The last part of the path by which the loader is named.
+    pub loader_name: Option<String>,
     /// Where the loader really is.
     pub loader_directory: Option<String>,
     /// The program first.
@@ -95,22 +84,22 @@ pub(super) struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    /// Finds the library `name` for the object `for_object`.
+    /// Finds the library `name` for `object`, by its [`Search::steps`].
     ///
     /// # Errors
     /// What the object is told when it is not there.
-    pub fn find(&self, name: &str, for_object: usize) -> Result<Hit<'a>, Problem> {
+    pub fn find(&self, name: &str, object: usize, steps: &[Step]) -> Result<Hit<'a>, Problem> {
         let mut unused = None;
         if name.contains('/') {
-            let origin = self.origin(for_object);
+            let origin = self.origin(object);
             let mut paths = self.expand(name, &origin).into_iter();
             if let Some(hit) = paths.find_map(|path| self.open(&path, name, &mut unused).transpose()) {
                 return hit;
             }
         } else {
-            for step in self.steps(for_object) {
+            for step in steps {
                 let paths: Vec<String> = match step {
-                    Step::Directory(directory) => self.variants(&directory, name),
+                    Step::Directory(directory) => self.variants(directory, name),
                     Step::Cache => self.cached(name),
                 };
                 if let Some(hit) = paths.iter().find_map(|path| self.open(path, name, &mut unused).transpose()) {
@@ -127,7 +116,8 @@ impl<'a> Search<'a> {
         self.libc == Libc::Musl && MUSL_PARTS.iter().any(|part| name.starts_with(part))
     }
 
-    fn steps(&self, object: usize) -> Vec<Step> {
+    /// Where libraries are looked for that an object needs.
+    pub fn steps(&self, object: usize) -> Vec<Step> {
         let mut steps = Vec::new();
         let environment = self.around.library_path.filter(|path| !path.is_empty() && !self.around.is_secure);
         let environment = environment.map(|path| self.directories(path, &self.origin(0))).unwrap_or_default();
@@ -179,15 +169,15 @@ impl<'a> Search<'a> {
     }
 
     fn add(&self, path: Option<&str>, object: usize, steps: &mut Vec<Step>) {
-        if let Some(path) = path.filter(|path| !path.is_empty() && !self.around.is_spent()) {
-            self.around.spend();
+        if let Some(path) = path.filter(|path| !path.is_empty() && !self.around.looks.is_spent()) {
+            self.around.looks.spend(path.len());
             steps.extend(self.directories(path, &self.origin(object)).into_iter().map(Step::Directory));
         }
     }
 
     /// The directories of a search path; an empty part is the working directory.
     fn directories(&self, path: &str, origin: &str) -> Vec<String> {
-        if self.libc == Libc::Musl && self.expand(path, origin).iter().any(|path| path.contains('$')) {
+        if self.libc == Libc::Musl && path.replace("${ORIGIN}", "").replace("$ORIGIN", "").contains('$') {
             // A path with anything else in it is not used at all.
             return Vec::new();
         }
@@ -199,7 +189,8 @@ impl<'a> Search<'a> {
 
     /// A path with its variables replaced; several where it is open by what.
     fn expand(&self, path: &str, origin: &str) -> Vec<String> {
-        let path = path.replace("${ORIGIN}", origin).replace("$ORIGIN", origin);
+        // More than once is odd already; it must not make a path that is longer than all others together.
+        let path = path.replacen("${ORIGIN}", origin, 4).replacen("$ORIGIN", origin, 4);
         let mut all = vec![path];
         if self.libc == Libc::Glibc {
             for (name, values) in [("LIB", &LIB), ("PLATFORM", &PLATFORM)] {
@@ -222,21 +213,26 @@ impl<'a> Search<'a> {
 
     fn system_directories(&self) -> Vec<String> {
         match self.libc {
-            Libc::Musl => {
-                let own = self.texts_below("etc").into_iter().find(|(path, _)| {
-                    path.as_bytes().starts_with(b"etc/ld-musl-") && path.as_bytes().ends_with(b".path")
-                });
-                match own {
-                    Some((_, text)) => musl_path(text).map(str::to_owned).collect(),
-                    None => ["/lib", "/usr/local/lib", "/usr/lib"].map(str::to_owned).into(),
-                }
-            }
+            Libc::Musl => match self.loader_name.as_deref().and_then(|name| self.musl_path(name)) {
+                Some(text) => musl_path(text).map(str::to_owned).collect(),
+                None => ["/lib", "/usr/local/lib", "/usr/lib"].map(str::to_owned).into(),
+            },
             Libc::Glibc => {
                 let own = self.loader.map(|loader| &loader.system_directories).filter(|own| !own.is_empty());
                 // Where they cannot be told, its own is among them.
                 let others = || self.loader_directory.iter().cloned().chain(USUAL.map(str::to_owned)).collect();
                 own.cloned().unwrap_or_else(others)
             }
+        }
+    }
+
+    /// `/etc/ld-musl-x86_64.path` for `ld-musl-x86_64.so.1`.
+    fn musl_path(&self, loader: &str) -> Option<&'a str> {
+        let name = loader.split(".so").next()?;
+        match self.facts(&format!("etc/{name}.path"))? {
+            Facts::Text(text) => Some(text),
+            Facts::Empty => Some(""),
+            _ => None,
         }
     }
 
@@ -271,6 +267,7 @@ impl<'a> Search<'a> {
     fn cached(&self, name: &str) -> Vec<String> {
         match self.facts("etc/ld.so.cache") {
             Some(Facts::LoaderCache(entries)) => {
+                self.around.looks.spend(entries.len());
                 let of_name = |special: bool| {
                     let entries = entries.iter().filter(move |entry| entry.name == name && entry.is_special == special);
                     entries.map(|entry| entry.path.clone())
@@ -285,15 +282,21 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// The library itself, then its variants for certain processors, which may be there alone.
+    /// The library itself, then its variants for certain processors, which may be there alone. None where there is no such
+    /// directory.
     fn variants(&self, directory: &str, name: &str) -> Vec<String> {
+        let files = self.around.files;
+        let there = |path: &str| files.resolve(self.absolute(path).as_bytes(), None, self.around.looks).is_ok();
+        if !there(directory) {
+            return Vec::new();
+        }
         let mut paths = vec![format!("{directory}/{name}")];
         if self.libc == Libc::Glibc {
             paths.extend(VARIANTS.map(|variant| format!("{directory}/{variant}/{name}")));
-            let hwcaps = format!("{directory}/glibc-hwcaps");
-            let found = self.around.files.resolve(self.absolute(&hwcaps).as_bytes(), None).ok();
+            let hwcaps = self.absolute(&format!("{directory}/glibc-hwcaps"));
+            let found = files.resolve(hwcaps.as_bytes(), None, self.around.looks).ok();
             if let Some(path) = found.and_then(|found| found.path) {
-                let below = self.around.files.below(&path).filter(|(_, node)| node.kind == Kind::Directory);
+                let below = files.below(&path).take(100).filter(|(_, node)| node.kind == Kind::Directory);
                 paths.extend(below.take(16).map(|(path, _)| format!("{path}/{name}")));
             }
         }
@@ -306,12 +309,10 @@ impl<'a> Search<'a> {
 
     /// Opens a file as a library. None when the loader goes on looking; `unused` is why, if there was anything.
     fn open(&self, path: &str, name: &str, unused: &mut Option<(String, Unused)>) -> Result<Option<Hit<'a>>, Problem> {
-        self.around.spend();
-        if self.around.is_spent() {
-            return Ok(None);
-        }
         let path = self.absolute(path);
-        let Ok(found) = self.around.files.resolve(path.as_bytes(), self.around.user) else { return Ok(None) };
+        let Ok(found) = self.around.files.resolve(path.as_bytes(), self.around.user, self.around.looks) else {
+            return Ok(None);
+        };
         let (Some(place), Some(node)) = (found.path, found.node) else { return Ok(None) };
         let not_a_library = || Problem::NotALibrary { library: printable(name.as_bytes()), path: place.to_string() };
         if self.around.user.is_some_and(|user| !is_allowed(node, user, READ)) {
@@ -354,7 +355,8 @@ impl<'a> Search<'a> {
     }
 }
 
-enum Step {
+/// One place to look at.
+pub(super) enum Step {
     Directory(String),
     Cache,
 }

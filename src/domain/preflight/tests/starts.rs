@@ -1,8 +1,11 @@
 //! How programs are started: what of it does not depend on compilers.
 
-use tar::EntryType::{Regular, Symlink};
+use tar::EntryType::{Directory, Regular, Symlink};
 
-use super::super::{Mode, Question, Severity, Start, check};
+use super::super::{
+    Mode, Question, Severity, Start, check,
+    resolve::{Looks, Lost},
+};
 use super::{elves::Maker, files, judge, layers::layer, said};
 use crate::domain::value::Platform;
 
@@ -78,6 +81,24 @@ fn there_is_no_verdict_on_what_is_mounted_or_not_named() {
     ] {
         assert_eq!(judge(&empty, entrypoint, |_| {}).is_refused(), is_refused, "{entrypoint:?}");
     }
+}
+
+#[test]
+fn a_way_that_is_not_walked_to_its_end_is_no_verdict() {
+    let all = files([layer(&[("a/b/c", Regular, b"")])]);
+    let resolve = |path: &[u8], looks| all.resolve(path, None, &Looks::new(looks)).map(|found| found.path.is_some());
+    assert_eq!(resolve(b"/a/b/c", 100), Ok(true));
+    assert_eq!(resolve(b"/a/b/d", 100), Err(Lost::Missing));
+    assert_eq!(resolve(b"/a/b/d", 3), Err(Lost::Outside));
+    assert_eq!(resolve(&b"/a/..".repeat(1000), 100_000), Err(Lost::Impossible));
+    // Each link is two long ways, twice as long as the one before.
+    let way = "d/".repeat(100);
+    let names: Vec<String> = (0..20).map(|link| format!("l{link}")).collect();
+    let targets: Vec<String> = (0..20).map(|link| format!("/{way}../l{0}/../l{0}", link + 1)).collect();
+    let links: Vec<_> = names.iter().zip(&targets).map(|(name, to)| (name.as_str(), Symlink, to.as_bytes())).collect();
+    let all = files([layer(&[(&way, Directory, b"")]), layer(&links)]);
+    let findings = judge(&all, &["/l0"], |_| {});
+    assert!(said(&findings)[0].contains("links lead in a circle"), "{findings:?}");
 }
 
 #[test]
