@@ -1,6 +1,7 @@
 //! What the preflight says, and what happens: programs of real compilers on root file systems of real libraries, each judged
 //! from the archives of its layers and then run by runc. docs/preflight.md has the table.
 
+mod case;
 mod cases;
 mod images;
 mod programs;
@@ -12,7 +13,7 @@ use minimalimage::domain::{
     value::Platform,
 };
 
-use cases::{Case, Expected};
+use case::{Case, Expected};
 use images::{Bases, Root};
 use programs::Programs;
 

@@ -11,7 +11,7 @@ use std::{
 use serde_json::json;
 
 use super::{
-    cases::{Base, Case, Content},
+    case::{Base, Case, Content},
     programs::{Programs, run},
 };
 
