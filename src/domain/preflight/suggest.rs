@@ -116,7 +116,7 @@ fn numbers(text: &str) -> Option<Vec<u32>> {
     text.split('.').map(|part| part.parse().ok()).collect()
 }
 
-/// Libraries that are often missing, and the Debian package (of bookworm and trixie) that has them.
+/// Libraries that are often missing, and the package of Debian bookworm that has them (trixie added t64 to the names of some).
 const PACKAGES: [(&str, &str); 36] = [
     ("libatomic.so.1", "libatomic1"),
     ("libbrotlidec.so.1", "libbrotli1"),

@@ -158,6 +158,34 @@ fn what_java_and_python_cannot_be_held_to_passes() {
 }
 
 #[test]
+fn java_is_known_by_the_file_beside_it() {
+    let program = program();
+    let class = [0xca, 0xfe, 0xba, 0xbe, 0, 0, 0, 55];
+    for (release, needs) in [
+        ("JAVA_VERSION=\"1.8.0_392\"\n", Some("was compiled for Java 11, but the base debian:12 has Java 8")),
+        (
+            "IMPLEMENTOR=\"x\"\nJAVA_VERSION=\"10.0.2\"\n",
+            Some("was compiled for Java 11, but the base debian:12 has Java 10"),
+        ),
+        ("JAVA_VERSION=\"11\"\n", None),
+        ("JAVA_VERSION=\"21-ea\"\n", None),
+        ("JAVA_VERSION=\"next\"\n", None),
+        ("", None),
+    ] {
+        let mut all = layer(&[
+            ("opt/java/bin/java", Regular, &program),
+            ("opt/java/release", Regular, release.as_bytes()),
+            ("usr/bin/java", Symlink, b"/opt/java/bin/java"),
+            ("classes/Main.class", Regular, &class),
+        ]);
+        all.make_executable();
+        let findings = judge(&files([all]), &["java", "-cp", "/classes", "Main"], |_| {});
+        assert_eq!(findings.is_refused(), needs.is_some(), "{release}");
+        assert!(said(&findings).iter().all(|said| needs.is_some_and(|needs| said.contains(needs))), "{findings:?}");
+    }
+}
+
+#[test]
 fn only_strict_holds_other_files_to_the_same() {
     let library = Maker { needed: vec!["libnowhere.so.1"], ..Maker::default() }.bytes();
     let all = files([layer(&[("plugin.so", Regular, &library)])]);
