@@ -24,6 +24,7 @@ pub mod mode;
 pub mod observed;
 pub mod passwd;
 pub mod plan;
+pub mod preflight;
 pub mod prune;
 pub mod recipe;
 pub mod record;

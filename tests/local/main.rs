@@ -10,6 +10,7 @@ mod distribution;
 mod dockerfiles;
 mod isolation;
 mod plans;
+mod preflight;
 #[path = "../support/server.rs"]
 mod server;
 mod snapshots;

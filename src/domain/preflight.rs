@@ -1,0 +1,171 @@
+//! Whether an image's program can start, told before anything is pushed: from what the files of the base and of the artifacts
+//! say of themselves, without running anything. docs/preflight.md shows by cases what is refused.
+//!
+//! - [`Gatherer`] and [`index_layer`] make a [`LayerIndex`] while a layer streams by; [`FileIndex::with`] puts layers on top of
+//!   each other. Both are kept as bytes: a base's index once per digest, an artifact's beside its layer.
+//! - [`check`] holds the image's config against them.
+//!
+//! Only what is certain is refused: a program that loads plugins by itself, a file too large to be looked at, a path that a
+//! runtime mounts over, all pass.
+
+mod closure;
+mod elf;
+mod gather;
+mod index;
+mod jar;
+mod java;
+mod layers;
+mod loader_files;
+mod machine;
+mod problem;
+mod program;
+mod python;
+mod resolve;
+mod rest;
+mod search;
+mod suggest;
+mod window;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::{image::RuntimeConfig, text::printable, tree::TreePath, value::Platform};
+use resolve::Looks;
+
+pub use elf::{Elf, ElfKind, VersionsNeeded};
+pub use gather::Gatherer;
+pub use index::{Facts, FileIndex, Kind, LayerIndex, Node, Origin};
+pub use jar::Jar;
+pub use layers::index_layer;
+pub use loader_files::CacheEntry;
+pub use problem::{Attributes, Finding, Libc, Problem, Severity, Unused};
+
+/// As many findings are told; who has more has one cause.
+const MOST_FINDINGS: usize = 50;
+/// As many names one check looks up; a program with a hundred libraries takes some ten thousand.
+const MOST_LOOKS: u32 = 10_000_000;
+
+/// What is checked, and what a problem does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// A program that cannot start is refused, what is wrong with other files is a warning.
+    #[default]
+    Enforce,
+    /// All programs and libraries of the artifacts are held to the same.
+    Strict,
+    /// Everything is a warning.
+    Warn,
+    /// Nothing is looked at.
+    Off,
+}
+
+/// How an image starts, as its config says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Start {
+    /// The program and its first arguments.
+    pub entrypoint: Vec<String>,
+    /// Further arguments, or the program where there is no entrypoint.
+    pub cmd: Vec<String>,
+    /// Variables, users, directories.
+    pub config: RuntimeConfig,
+}
+
+impl Start {
+    /// Reads the config of a finished image; what is missing or of another type is taken as not set.
+    #[must_use]
+    pub fn parse(config: &[u8]) -> Self {
+        let json: Value = serde_json::from_slice(config).unwrap_or_default();
+        let texts = |name: &str| -> Vec<String> {
+            let list = json.get("config").and_then(|config| config.get(name)).and_then(Value::as_array);
+            list.into_iter().flatten().filter_map(|entry| entry.as_str().map(str::to_owned)).collect()
+        };
+        Self { entrypoint: texts("Entrypoint"), cmd: texts("Cmd"), config: RuntimeConfig::parse(config) }
+    }
+
+    fn variable(&self, name: &str) -> Option<&str> {
+        self.config.env.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// All that a check depends on.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// The whole image: its base, and the artifacts on top.
+    pub files: &'a FileIndex,
+    /// How it starts.
+    pub start: &'a Start,
+    /// What it is for.
+    pub platform: &'a Platform,
+    /// What it is built upon, as its user calls it; `scratch` for nothing.
+    pub base: &'a str,
+    /// What is checked.
+    pub mode: Mode,
+}
+
+/// What was found, refusals first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// At most 50, each a sentence by `Display`.
+    pub list: Vec<Finding>,
+}
+
+impl Findings {
+    /// Whether the image cannot start.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.list.iter().any(|finding| finding.severity == Severity::Refusal)
+    }
+
+    /// The sentences of one severity.
+    pub fn sentences(&self, severity: Severity) -> impl Iterator<Item = String> {
+        self.list.iter().filter(move |finding| finding.severity == severity).map(ToString::to_string)
+    }
+}
+
+/// Holds an image's files against how it starts. The same question has the same answer.
+#[must_use]
+pub fn check(question: &Question<'_>) -> Findings {
+    // Of programs of other systems nothing is known here.
+    if question.mode == Mode::Off || question.platform.os != "linux" {
+        return Findings::default();
+    }
+    let looks = Looks::new(MOST_LOOKS);
+    let mut report = Report { question: *question, looks: &looks, list: Vec::new(), seen: BTreeSet::new() };
+    program::check(&mut report);
+    rest::check(&mut report);
+    let mut list = report.list;
+    // Stable: what was found first is told first.
+    list.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    list.dedup();
+    Findings { list }
+}
+
+/// What the parts of a check write down.
+struct Report<'a> {
+    question: Question<'a>,
+    looks: &'a Looks,
+    list: Vec<Finding>,
+    /// Files that were looked at with a program that loads them.
+    seen: BTreeSet<TreePath>,
+}
+
+impl Report<'_> {
+    fn add(&mut self, severity: Severity, file: &str, problem: Problem) {
+        if self.is_full() {
+            return;
+        }
+        // Of an index that is cut it is not known what is missing.
+        let is_certain = self.question.mode != Mode::Warn && !self.question.files.is_cut();
+        let severity = if is_certain { severity } else { Severity::Warning };
+        let base = printable(self.question.base.as_bytes());
+        self.list.push(Finding { severity, file: printable(file.as_bytes()), problem, base });
+    }
+
+    fn is_full(&self) -> bool {
+        self.list.len() >= MOST_FINDINGS
+    }
+}

@@ -1,0 +1,79 @@
+//! What the preflight says, and what happens: programs of real compilers on root file systems of real libraries, each judged
+//! from the archives of its layers and then run by runc. docs/preflight.md has the table.
+
+mod case;
+mod cases;
+mod images;
+mod programs;
+
+use std::{collections::BTreeMap, fmt::Write as _, fs};
+
+use minimalimage::domain::{
+    preflight::{FileIndex, Findings, Mode, Origin, Question, Severity, check, index_layer},
+    value::Platform,
+};
+
+use case::{Case, Expected};
+use images::{Bases, Root};
+use programs::Programs;
+
+/// Where the table begins in the document.
+const MARK: &str = "<!-- The table below is written by tests/local/preflight.rs; with MINIMALIMAGE_BLESS=1 in its environment. -->\n\n";
+const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/preflight.md");
+
+fn verdict(case: &Case, base: &FileIndex, root: &Root) -> Findings {
+    let artifact = index_layer(&root.artifact_archive()[..]).unwrap();
+    let files = base.clone().with(artifact, Origin::Artifact);
+    let start = case.start();
+    let platform = Platform::linux("amd64");
+    let question =
+        Question { files: &files, start: &start, platform: &platform, base: case.base.name(), mode: case.mode };
+    check(&question)
+}
+
+#[test]
+fn verdicts_are_what_happens() {
+    let programs = Programs::build();
+    let bases = Bases::new(&programs);
+    let mut indexes = BTreeMap::new();
+    let mut table = String::from("| case | base | verdict | runs |\n|---|---|---|---|\n");
+    let mut wrong = Vec::new();
+    let cases = cases::all();
+    for case in &cases {
+        let root = Root::new(case, &bases, &programs);
+        let base = indexes.entry(case.base).or_insert_with(|| {
+            FileIndex::default().with(index_layer(&bases.archive(case.base)[..]).unwrap(), Origin::Base)
+        });
+        let findings = verdict(case, base, &root);
+        let ran = root.run(case);
+        let said = findings.list.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        let as_expected = match &case.expected {
+            Expected::Starts => findings.list.is_empty(),
+            Expected::Warning(words) => !findings.is_refused() && said.contains(words),
+            Expected::Refusal(words) => {
+                findings.sentences(Severity::Refusal).next().is_some_and(|said| said.contains(words))
+            }
+        };
+        if !as_expected || ran.started == findings.is_refused() {
+            wrong.push(format!("{}: expected {:?}\n  said: {said}\n  ran: {ran:?}", case.name, case.expected));
+        }
+        let verdict = match (findings.is_refused(), said.is_empty()) {
+            (true, _) => format!("refused: {said}"),
+            (false, true) => "fits".to_owned(),
+            (false, false) => format!("warning: {said}"),
+        };
+        let mode = if case.mode == Mode::Strict { " (Strict)" } else { "" };
+        let runs = if ran.started { "yes" } else { "no" };
+        writeln!(table, "| {}{mode} | {} | {} | {runs} |", case.name, case.base.name(), verdict.replace('|', "\\|"))
+            .unwrap();
+    }
+    assert!(wrong.is_empty(), "{} of {} cases:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+
+    let document = fs::read_to_string(DOCUMENT).unwrap_or_default();
+    let (text, written) = document.split_once(MARK).unwrap_or((&document, ""));
+    if std::env::var_os("MINIMALIMAGE_BLESS").is_some() {
+        fs::write(DOCUMENT, format!("{text}{MARK}{table}")).unwrap();
+    } else {
+        assert_eq!(written, table, "docs/preflight.md is out of date: run this test with MINIMALIMAGE_BLESS=1");
+    }
+}
