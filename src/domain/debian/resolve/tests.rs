@@ -1,3 +1,5 @@
+//! Resolutions of archives that are a few lines long.
+
 use super::*;
 
 /// Packages from lines `name version | depends | provides | conflicts`.

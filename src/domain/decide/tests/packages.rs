@@ -1,3 +1,5 @@
+//! Bases of packages, pass by pass.
+
 use super::*;
 use crate::domain::{
     debian::base::{Package, SeenRelease},
