@@ -75,7 +75,7 @@ async fn a_base_is_put_together_once_and_follows_its_archive() {
 
     // The archive moves on.
     let later = Times { date: "Mon, 02 Nov 2026 10:00:00 UTC", ..NOW };
-    archive.publish("test", later, &[base_files.clone(), app("1"), app("1.1"), lib]);
+    archive.publish("test", later, &[base_files.clone(), app("1"), app("1.1"), lib.clone()]);
     first.annotate("one", "minimalimage.dev/requestedAt", "1").await;
     let moved = first.until("one", "the newer package", |found| {
         is_ready(found) && base(found.status.as_ref().unwrap()).packages.contains(&"app=1.1".to_owned())
@@ -85,7 +85,7 @@ async fn a_base_is_put_together_once_and_follows_its_archive() {
     assert_eq!(moved.image.as_ref().unwrap().layers[1..], statuses[0].image.as_ref().unwrap().layers[1..]);
 
     // An archive that is held back, and a package that is not there, leave the image as it is.
-    archive.publish("test", NOW, &[base_files]);
+    archive.publish("test", NOW, &[base_files, app("1"), lib]);
     first.annotate("one", "minimalimage.dev/requestedAt", "2").await;
     let held = first.until("one", "the refusal", |found| {
         found.status.as_ref().is_some_and(|status| message(status).contains("was seen before"))
