@@ -1,5 +1,9 @@
 //! Archive formats as far as they are decided from bytes alone: the kind by its first bytes, and tar's extended headers.
 
+use std::io::{self, Read};
+
+use tar::{Entry, EntryType};
+
 use super::source::{RelativePath, UnsafePath};
 
 /// The kinds of archives that sources may be.
@@ -67,7 +71,46 @@ pub struct Extension {
     pub sparse: bool,
 }
 
+/// What became of an entry that may say more of the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// It is an entry of its own.
+    Not,
+    /// It was taken.
+    Whole,
+    /// It is longer than [`MAX_EXTENSION`], and was not read.
+    TooLong,
+    /// Its records are broken.
+    Malformed,
+}
+
 impl Extension {
+    /// Takes an entry of a tar archive that says more of the next one.
+    ///
+    /// # Errors
+    /// When the archive cannot be read.
+    pub fn take(&mut self, entry: &mut Entry<'_, impl Read>) -> io::Result<Taken> {
+        let kind = entry.header().entry_type();
+        if kind.is_pax_global_extensions() {
+            return Ok(Taken::Whole);
+        }
+        if !(kind.is_pax_local_extensions() || kind.is_gnu_longname() || kind.is_gnu_longlink()) {
+            return Ok(Taken::Not);
+        }
+        if entry.size() > MAX_EXTENSION {
+            return Ok(Taken::TooLong);
+        }
+        let mut data = Vec::new();
+        entry.read_to_end(&mut data)?;
+        match kind {
+            EntryType::GNULongName => self.take_gnu_path(&data),
+            EntryType::GNULongLink => self.take_gnu_link(&data),
+            _ if self.take_pax(&data).is_none() => return Ok(Taken::Malformed),
+            _ => {}
+        }
+        Ok(Taken::Whole)
+    }
+
     /// Takes a PAX header's records (pax(1), "pax Extended Header"). None when they are malformed.
     #[must_use]
     pub fn take_pax(&mut self, mut records: &[u8]) -> Option<()> {

@@ -7,7 +7,7 @@ use lzma_rust2::XzReader;
 use tar::EntryType;
 
 use crate::domain::{
-    archive::{ArchiveKind, Extension, MAX_EXTENSION},
+    archive::{ArchiveKind, Extension, Taken},
     recipe::Owner,
     task::Limits,
 };
@@ -121,24 +121,12 @@ pub(super) fn members<E>(
 
 /// Takes an entry that says more of the next one; whether it was such.
 fn extend(extension: &mut Extension, entry: &mut tar::Entry<'_, impl Read>) -> Result<bool, Wrong> {
-    let kind = entry.header().entry_type();
-    if kind.is_pax_global_extensions() {
-        return Ok(true);
+    match extension.take(entry)? {
+        Taken::Not => Ok(false),
+        Taken::Whole => Ok(true),
+        Taken::TooLong => Err(Wrong::Malformed("an extended header is larger than 64 KiB")),
+        Taken::Malformed => Err(Wrong::Malformed("an extended header is malformed")),
     }
-    if !(kind.is_pax_local_extensions() || kind.is_gnu_longname() || kind.is_gnu_longlink()) {
-        return Ok(false);
-    }
-    let mut data = Vec::new();
-    if entry.size() > MAX_EXTENSION {
-        return Err(Wrong::Malformed("an extended header is larger than 64 KiB"));
-    }
-    entry.read_to_end(&mut data)?;
-    match kind {
-        EntryType::GNULongName => extension.take_gnu_path(&data),
-        EntryType::GNULongLink => extension.take_gnu_link(&data),
-        _ => extension.take_pax(&data).ok_or(Wrong::Malformed("an extended header is malformed"))?,
-    }
-    Ok(true)
 }
 
 fn member(extension: Extension, entry: &tar::Entry<'_, impl Read>) -> Result<Member, Wrong> {

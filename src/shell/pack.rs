@@ -139,16 +139,8 @@ pub fn pack_tree<S>(
 
 fn packed<W: Write>(layer: LayerWriter<ParallelGzip<Hashing<W>>>, used: u64) -> Result<Packed, PackError> {
     let (report, gzip) = layer.finish().map_err(PackError::Write)?;
-    let mut hashing = gzip.finish().map_err(PackError::Write)?;
-    hashing.sink.flush().map_err(PackError::Write)?;
-    let layer = Layer {
-        media_type: media_type::LAYER.into(),
-        compressed_size: hashing.hasher.count(),
-        digest: hashing.hasher.finish(),
-        diff_id: report.diff_id,
-        size: report.size,
-    };
-    Ok(Packed { layer, report, used })
+    let hashing = gzip.finish().map_err(PackError::Write)?;
+    described(report, hashing, used)
 }
 
 /// Takes an archive of changes, to its end whatever is in it, and writes its compressed layer to `sink`.
@@ -184,12 +176,17 @@ fn compressed(
     let counted = pass_on(archive, &mut plain, allowance)?;
     let used = plain.hasher.count();
     let report = counted.report(plain.hasher.finish());
-    let mut hashing = plain.sink.finish().map_err(PackError::Write)?;
-    hashing.sink.flush().map_err(PackError::Write)?;
+    let hashing = plain.sink.finish().map_err(PackError::Write)?;
+    described(report, hashing, used)
+}
+
+/// The layer whose compressed bytes have all been written.
+fn described(report: OutputReport, mut written: Hashing<impl Write>, used: u64) -> Result<Packed, PackError> {
+    written.sink.flush().map_err(PackError::Write)?;
     let layer = Layer {
         media_type: media_type::LAYER.into(),
-        compressed_size: hashing.hasher.count(),
-        digest: hashing.hasher.finish(),
+        compressed_size: written.hasher.count(),
+        digest: written.hasher.finish(),
         diff_id: report.diff_id,
         size: report.size,
     };

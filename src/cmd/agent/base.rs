@@ -4,7 +4,7 @@ use std::{fs, path::Path, sync::Arc, time::Instant};
 
 use super::{
     AgentSettings, Backend, UploadError, internal, milliseconds,
-    outputs::{TransferError, commit, upload},
+    outputs::{TRIES, TransferError, commit, upload},
 };
 use crate::{
     api::conditions::Reason,
@@ -19,9 +19,6 @@ use crate::{
         pack::PackError,
     },
 };
-
-/// How often the upload is begun before its failure counts.
-const TRIES: u32 = 3;
 
 /// Fetches, unpacks, packs and uploads.
 pub(super) async fn make<B: Backend>(

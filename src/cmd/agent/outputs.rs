@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// How often the upload of one output is begun before its failure counts.
-const TRIES: u32 = 3;
+pub const TRIES: u32 = 3;
 /// Compressed blocks that wait for the network: bounds the memory, keeps the compressors busy through short stalls.
 const WAITING: usize = 8;
 

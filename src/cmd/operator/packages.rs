@@ -46,36 +46,31 @@ impl Answers<'_> {
         let name = Digest::of(format!("{base:?}").as_bytes());
         let known = || self.world.packages.get(&name).filter(|known| known.counts(base, pinned));
         if let Some(known) = known().filter(|_| !anew) {
-            return self.not_older(known.set);
+            return self.not_older(base, known.set);
         }
         let asked = Instant::now();
         // One at a time: an index takes some memory, and the next who asks may ask the same.
         let _turn = self.world.resolving.acquire().await;
         if let Some(known) = known().filter(|known| !anew || known.at > asked) {
-            return self.not_older(known.set);
+            return self.not_older(base, known.set);
         }
         let environment = Environment { http: &self.world.http, indexes: Path::new(INDEXES), now: Timestamp::now() };
         let set = Arc::new(resolve(base, environment).await.map_err(|error| trouble(&error))?);
         self.world.packages.put(name, Resolved { at: Instant::now(), set: Arc::clone(&set) });
-        self.not_older(set)
+        self.not_older(base, set)
     }
 
     /// The packages, unless this resource has seen newer suites than those that they are of.
-    fn not_older(&self, set: Arc<PackageSet>) -> Result<Arc<PackageSet>, Trouble> {
-        let base = self.image.status.as_ref().and_then(|status| status.base.as_ref());
-        let seen = base.into_iter().flat_map(|base| &base.releases);
+    fn not_older(&self, base: &PackagesBase, set: Arc<PackageSet>) -> Result<Arc<PackageSet>, Trouble> {
+        let last = self.image.status.as_ref().and_then(|status| status.base.as_ref());
+        let seen = last.into_iter().flat_map(|base| &base.releases);
         let seen: BTreeMap<&str, Timestamp> = seen.map(|release| (release.suite.as_str(), release.time.0)).collect();
         match set.held_back(&seen) {
-            Some((release, seen)) if !self.frozen() => {
+            Some((release, seen)) if !base.frozen => {
                 Err(trouble(&BaseError::Older { suite: release.suite.clone(), date: release.date, seen }))
             }
             _ => Ok(set),
         }
-    }
-
-    fn frozen(&self) -> bool {
-        let packages = self.image.spec.image.base.packages.as_ref();
-        packages.is_some_and(|packages| packages.snapshot.is_some())
     }
 }
 

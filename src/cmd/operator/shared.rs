@@ -16,6 +16,7 @@ use crate::{
     domain::{
         artifact::{Artifact, ArtifactConfig, manifest},
         decide::{Slot, Trouble},
+        media_type,
         plan::{BASE_STAGE, Draft},
         recipe::Key,
         value::Repository,
@@ -87,7 +88,7 @@ impl Answers<'_> {
         client.push_bytes(to, Bytes::from(config)).await?;
         let size = manifest.len() as u64;
         let pinned = to.pinned(artifact.digest);
-        client.push_manifest(&pinned, crate::domain::media_type::MANIFEST, Bytes::from(manifest)).await?;
+        client.push_manifest(&pinned, media_type::MANIFEST, Bytes::from(manifest)).await?;
         own.record(&self.world.signer, key, artifact.digest, size).await?;
         Ok(Some(artifact))
     }

@@ -15,7 +15,7 @@ use super::{
     accounts::{self, User},
     base::Selection,
     certificates::{self, CertificateFile},
-    contents::{LINKS, PatternError, Rules, merged},
+    contents::{LINKS, PatternError, Rules, WITHOUT, merged},
     relation,
     scripts::{Action, RELEVANT, replacement},
     stanza::Stanza,
@@ -209,6 +209,11 @@ impl<S: Clone> Composer<S> {
         TreePath::new(path).map_err(wrong)
     }
 
+    /// A place that is named here, as people write it.
+    fn named(&self, path: &str) -> Result<TreePath, ComposeError> {
+        self.tree_path(path.trim_start_matches('/').as_bytes())
+    }
+
     /// Whether another package has `path` and keeps it.
     fn is_anothers(&self, path: &TreePath) -> Result<bool, ComposeError> {
         let Some(index) = self.owners.get(path) else { return Ok(false) };
@@ -330,7 +335,7 @@ impl<S: Clone> Composer<S> {
         bytes: Vec<u8>,
         text: &impl Fn(Vec<u8>) -> S,
     ) -> Result<(), ComposeError> {
-        let path = self.tree_path(path.trim_start_matches('/').as_bytes())?;
+        let path = self.named(path)?;
         let size = bytes.len() as u64;
         self.file(path, Attributes { mode, owner: ROOT }, (size, text(bytes)))
     }
@@ -348,25 +353,25 @@ impl<S: Clone> Composer<S> {
                     self.made("etc/ssl/certs/java/cacerts", 0o644, certificates::keystore(&certificates), text)?;
                 }
                 Action::Link(path, target) => {
-                    let path = self.tree_path(path.trim_start_matches('/').as_bytes())?;
+                    let path = self.named(&path)?;
                     self.symlink(path, ROOT, target.into_bytes())?;
                 }
                 Action::Copy(path, from) => {
-                    let from = self.tree_path(from.trim_start_matches('/').as_bytes())?;
+                    let from = self.named(&from)?;
                     let found = self.tree.get(&from).map(|(attributes, content)| (attributes, content.clone()));
-                    let path = self.tree_path(path.trim_start_matches('/').as_bytes())?;
+                    let path = self.named(&path)?;
                     // One that a package or a person left out is not missed.
                     if let Some((attributes, Content::File { size, source, .. })) = found {
                         self.file(path, attributes, (size, source))?;
                     }
                 }
                 Action::Directory(path, mode, uid, gid) => {
-                    let path = self.tree_path(path.trim_start_matches('/').as_bytes())?;
+                    let path = self.named(&path)?;
                     self.directory(path, Attributes { mode, owner: Owner { uid, gid } })?;
                 }
                 Action::User(name, id, home) => users.push(User { name, id, home }),
                 Action::Own(path, mode, uid, gid) => {
-                    let path = self.tree_path(path.trim_start_matches('/').as_bytes())?;
+                    let path = self.named(&path)?;
                     let found = self.tree.get(&path).map(|(_, content)| content.clone());
                     if let Some(content) = found {
                         self.put(path, Attributes { mode, owner: Owner { uid, gid } }, content)?;
@@ -380,19 +385,19 @@ impl<S: Clone> Composer<S> {
     /// What a base has whatever its packages: the layout, users, places to write to.
     fn system(&mut self, users: &[User], text: &impl Fn(Vec<u8>) -> S) -> Result<(), ComposeError> {
         for link in LINKS {
-            let real = self.tree_path(format!("usr/{link}").as_bytes())?;
+            let real = self.named(&format!("usr/{link}"))?;
             // A link that leads nowhere helps nobody; but files are copied to /bin and /lib of every image.
             if ["bin", "lib", "sbin"].contains(&link) && self.tree.get(&real).is_none() {
                 self.directory(real.clone(), Attributes { mode: 0o755, owner: ROOT })?;
             }
             if self.tree.get(&real).is_some() {
-                let path = self.tree_path(link.as_bytes())?;
+                let path = self.named(link)?;
                 self.symlink(path, ROOT, format!("usr/{link}").into_bytes())?;
             }
         }
         self.made("etc/passwd", 0o644, accounts::passwd(users).into_bytes(), text)?;
         self.made("etc/group", 0o644, accounts::group(users).into_bytes(), text)?;
-        let nsswitch = self.tree_path(b"etc/nsswitch.conf")?;
+        let nsswitch = self.named("etc/nsswitch.conf")?;
         if self.tree.get(&nsswitch).is_none() {
             self.made("etc/nsswitch.conf", 0o644, NSSWITCH.as_bytes().to_vec(), text)?;
         }
@@ -404,7 +409,7 @@ impl<S: Clone> Composer<S> {
             ("home", 0o755, ROOT),
             ("home/nonroot", 0o700, NONROOT),
         ] {
-            let path = self.tree_path(path.as_bytes())?;
+            let path = self.named(path)?;
             self.directory(path, Attributes { mode, owner })?;
         }
         Ok(())
@@ -421,6 +426,6 @@ fn replaces(package: &Taken, other: &Taken) -> bool {
 pub fn without(exclude: &[String], install: &[String]) -> BTreeSet<String> {
     let wanted: BTreeSet<&str> =
         install.iter().map(|text| text.split_once('=').map_or(text.as_str(), |(name, _)| name)).collect();
-    let rules = super::contents::WITHOUT.iter().filter(|name| !wanted.contains(*name)).map(|name| (*name).to_owned());
+    let rules = WITHOUT.iter().filter(|name| !wanted.contains(*name)).map(|name| (*name).to_owned());
     rules.chain(exclude.iter().cloned()).collect()
 }

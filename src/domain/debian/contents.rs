@@ -149,6 +149,15 @@ impl Rules {
         Ok(Self { left_out: set(&left_out)?, kept: set(&kept)? })
     }
 
+    /// Whether the patterns of `selection` can be used: what a spec is asked in every pass, without the rules.
+    ///
+    /// # Errors
+    /// As for [`Rules::new`].
+    pub fn check(selection: &Selection) -> Result<(), PatternError> {
+        set(&selection.drop)?;
+        set(&selection.keep).map(drop)
+    }
+
     /// Whether the file, link or directory at `path`, which does not begin with `/`, gets into the base.
     #[must_use]
     pub fn keeps(&self, path: &[u8]) -> bool {

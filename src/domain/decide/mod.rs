@@ -352,7 +352,7 @@ impl Pass<'_> {
                 (Some(revision), _) => progress.revision = Some(revision),
                 (None, Some(Ok(revision))) => progress.revision = Some(revision.clone()),
                 (None, Some(Err(trouble))) => return Ok(Err((progress, trouble.clone()))),
-                (None, None) => return Err(self.first_questions(draft)),
+                (None, None) => return Err(self.first_questions(draft, &progress)),
             }
         }
         let images = match self.images(draft, progress.revision.as_deref())? {
@@ -382,16 +382,14 @@ impl Pass<'_> {
     }
 
     /// The revision, and with it what can be asked at the same time.
-    fn first_questions(&self, draft: &Draft) -> Vec<Question> {
-        let (known, packages) = match draft {
-            Draft::Complete(plan) => (plan.images(), plan.packages.clone()),
-            Draft::Dockerfile(_) => (Vec::new(), None),
-        };
-        let open = known.into_iter().filter(|image| !self.facts.images.contains_key(image));
-        let packages = packages.filter(|_| self.facts.packages.is_none());
-        let packages =
-            packages.map(|base| Question::Packages { base: Box::new(base), pinned: None, anew: self.is_requested() });
-        std::iter::once(Question::Revision).chain(open.map(Question::Image)).chain(packages).collect()
+    fn first_questions(&self, draft: &Draft, progress: &Progress) -> Vec<Question> {
+        let mut questions = vec![Question::Revision];
+        if let Draft::Complete(plan) = draft {
+            let open = plan.images().into_iter().filter(|image| !self.facts.images.contains_key(image));
+            questions.extend(open.map(Question::Image));
+            questions.extend(self.packages(plan, progress).err().into_iter().flatten());
+        }
+        questions
     }
 
     /// Brings the stages forward; when all artifacts are there, the image.

@@ -121,12 +121,13 @@ impl Pass<'_> {
             }),
         };
         let known_base = self.status.base.as_ref().and_then(|base| base.digest.clone());
+        let base_moved = base.map(|digest| digest.to_string()) != known_base;
         let (reason, message) = if progress.revision != last.revision {
             let revision = progress.revision.clone().unwrap_or_default();
             (BuildReason::SourceChanged, format!("the source is at {revision}"))
-        } else if base.map(|digest| digest.to_string()) != known_base && progress.packages.is_some() {
+        } else if base_moved && progress.packages.is_some() {
             (BuildReason::BaseChanged, self.changed_packages())
-        } else if base.map(|digest| digest.to_string()) != known_base {
+        } else if base_moved {
             (BuildReason::BaseChanged, "the base image's tag points to another image".to_owned())
         } else {
             (BuildReason::BuilderChanged, "a builder image's tag points to another image".to_owned())

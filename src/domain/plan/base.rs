@@ -85,7 +85,7 @@ fn packages(
     let install: Vec<String> =
         install.into_iter().filter(|text| !spec.exclude.iter().any(|name| is_of(text, name))).collect();
     let selection = Selection { keep: spec.keep.clone(), drop: spec.drop.clone(), scripts: spec.scripts };
-    problems.take(FIELD, Rules::new(&selection));
+    problems.take(FIELD, Rules::check(&selection));
     if let Some(keyring) = &spec.keyring {
         problems.take(format!("{FIELD}.keyring"), Keyring::parse(keyring));
     }

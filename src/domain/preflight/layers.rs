@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use tar::{Archive, Entry, EntryType};
 
 use crate::domain::{
-    archive::{Extension, MAX_EXTENSION},
+    archive::{Extension, Taken},
     recipe::Owner,
     tree::TreePath,
 };
@@ -53,25 +53,12 @@ pub fn index_layer(archive: impl Read) -> io::Result<LayerIndex> {
 
 /// Takes an entry that says more of the next one; whether it was such.
 fn extend(extension: &mut Extension, entry: &mut Entry<'_, impl Read>) -> io::Result<bool> {
-    let kind = entry.header().entry_type();
-    if kind.is_pax_global_extensions() {
-        return Ok(true);
+    match extension.take(entry)? {
+        Taken::Not => Ok(false),
+        // What is too long are attributes, most likely: a name is never that long.
+        Taken::Whole | Taken::TooLong => Ok(true),
+        Taken::Malformed => Err(io::Error::other("an extended header is malformed")),
     }
-    if !(kind.is_pax_local_extensions() || kind.is_gnu_longname() || kind.is_gnu_longlink()) {
-        return Ok(false);
-    }
-    let mut data = Vec::new();
-    if entry.size() > MAX_EXTENSION {
-        // Attributes, most likely: a name is never that long.
-        return Ok(true);
-    }
-    entry.read_to_end(&mut data)?;
-    match kind {
-        EntryType::GNULongName => extension.take_gnu_path(&data),
-        EntryType::GNULongLink => extension.take_gnu_link(&data),
-        _ => extension.take_pax(&data).ok_or_else(|| io::Error::other("an extended header is malformed"))?,
-    }
-    Ok(true)
 }
 
 /// Takes one entry; whether its content is wanted.

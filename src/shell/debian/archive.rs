@@ -2,14 +2,13 @@
 
 use std::{
     fs::{self, File},
-    io::{self, BufRead, BufReader, Read, Write as _},
+    io::{self, BufRead, BufReader, Read},
     path::{Path, PathBuf},
 };
 
 use flate2::read::MultiGzDecoder;
 use jiff::Timestamp;
 use lzma_rust2::XzReader;
-use reqwest::header::HeaderMap;
 
 use crate::{
     domain::{
@@ -20,16 +19,12 @@ use crate::{
             resolve::{self, Wanted},
             signature::Keyring,
         },
-        source::{Purpose, SourceUrl},
         value::{Digest, DigestHasher},
     },
-    shell::{
-        net::Http,
-        source::{SourceError, http::Session},
-    },
+    shell::{net::Http, source::SourceError},
 };
 
-use super::BaseError;
+use super::{BaseError, fetch};
 
 /// A Release file of all of Debian has 150 KiB.
 const RELEASE_LIMIT: u64 = 8 << 20;
@@ -111,7 +106,7 @@ impl Reader<'_> {
     async fn release(&self, archive: &Archive) -> Result<Release, BaseError> {
         let Archive { root, suite, .. } = archive;
         let what = format!("{root}/dists/{suite}/InRelease");
-        let message = self.text(&what).await?;
+        let message = fetch::text(self.environment.http, &what, RELEASE_LIMIT).await?;
         // Of a frozen archive the keys have often expired: they counted when it was signed.
         let at = (!self.frozen).then_some(self.environment.now);
         let text = self.keyring.verified(&message, at);
@@ -131,24 +126,6 @@ impl Reader<'_> {
         }
         let until = release.valid_until.filter(|until| !self.frozen && *until < self.environment.now);
         until.map_or(Ok(()), |until| Err(BaseError::Expired { suite, root, until }))
-    }
-
-    async fn text(&self, what: &str) -> Result<String, BaseError> {
-        let fetch = |source| BaseError::Fetch { what: what.to_owned(), source };
-        let url = SourceUrl::parse(what).map_err(|error| fetch(error.into()))?;
-        let mut answer = self.session().get(&url, &HeaderMap::new()).await.map_err(fetch)?;
-        let mut bytes = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(fetch)? {
-            if (bytes.len() + chunk.len()) as u64 > RELEASE_LIMIT {
-                return Err(BaseError::Mismatch { what: what.to_owned(), problem: "it is too large" });
-            }
-            bytes.extend_from_slice(&chunk);
-        }
-        String::from_utf8(bytes).map_err(|_| BaseError::Mismatch { what: what.to_owned(), problem: "it is not text" })
-    }
-
-    fn session(&self) -> Session<'_> {
-        Session { http: self.environment.http, credential: None, purpose: Purpose::Download }
     }
 
     async fn indexes(&self, archive: &Archive, release: &Release) -> Result<Vec<Index>, BaseError> {
@@ -187,23 +164,10 @@ impl Reader<'_> {
 
     /// Brings a file of the archive to `into`, if it is what the archive says.
     async fn download(&self, what: &str, expected: IndexFile, into: &Path) -> Result<(), BaseError> {
-        let fetch = |source| BaseError::Fetch { what: what.to_owned(), source };
-        let mismatch = |problem| BaseError::Mismatch { what: what.to_owned(), problem };
-        let url = SourceUrl::parse(what).map_err(|error| fetch(error.into()))?;
         fs::create_dir_all(self.environment.indexes)?;
         let mut file = tempfile::NamedTempFile::new_in(self.environment.indexes)?;
-        let mut answer = self.session().get(&url, &HeaderMap::new()).await.map_err(fetch)?;
-        let mut hasher = DigestHasher::default();
-        while let Some(chunk) = answer.chunk().await.map_err(fetch)? {
-            hasher.update(&chunk);
-            if hasher.count() > expected.size.min(INDEX_LIMIT) {
-                return Err(mismatch("it is too large"));
-            }
-            file.write_all(&chunk)?;
-        }
-        if hasher.finish() != expected.digest {
-            return Err(mismatch("its digest is another one"));
-        }
+        let expected = IndexFile { size: expected.size.min(INDEX_LIMIT), ..expected };
+        fetch::file(self.environment.http, what, expected, &mut file).await?;
         file.persist(into).map_err(|error| BaseError::File(error.error))?;
         Ok(())
     }
@@ -241,15 +205,8 @@ impl Index {
 
 fn hashes_to(path: &Path, digest: Digest) -> io::Result<bool> {
     let mut hasher = DigestHasher::default();
-    let mut file = File::open(path)?;
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        let count = file.read(&mut buffer)?;
-        if count == 0 {
-            return Ok(hasher.finish() == digest);
-        }
-        hasher.update(buffer.get(..count).unwrap_or_default());
-    }
+    io::copy(&mut File::open(path)?, &mut hasher)?;
+    Ok(hasher.finish() == digest)
 }
 
 /// Keeps the newest index files only. What cannot be removed stays.

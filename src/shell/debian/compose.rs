@@ -9,29 +9,26 @@ use std::{
 };
 
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future::BoxFuture};
-use reqwest::header::HeaderMap;
 
 use crate::{
     domain::{
         debian::{
             base::{Composition, Package},
             compose::{Composer, Place},
+            release::IndexFile,
         },
         intake::Allowance,
-        source::{Purpose, SourceUrl},
         task::Limits,
         tree::{Attributes, FileTree},
-        value::DigestHasher,
     },
     shell::{
         archive::{Member, MemberKind},
         net::Http,
         pack::{PackError, Packed, pack_tree},
-        source::http::Session,
     },
 };
 
-use super::{BaseError, deb};
+use super::{BaseError, deb, fetch};
 
 /// Packages that are fetched ahead.
 const AHEAD: usize = 6;
@@ -146,26 +143,9 @@ impl Spool {
 }
 
 async fn download(package: &Package, url: &str, with: Compose<'_>) -> Result<(Package, File), BaseError> {
-    let fetch = |source| BaseError::Fetch { what: url.to_owned(), source };
-    let mismatch = |problem| BaseError::Mismatch { what: url.to_owned(), problem };
-    let at = SourceUrl::parse(url).map_err(|error| fetch(error.into()))?;
-    let session = Session { http: with.http, credential: None, purpose: Purpose::Download };
     let mut file = tempfile::tempfile_in(with.work_dir)?;
-    let mut answer = session.get(&at, &HeaderMap::new()).await.map_err(fetch)?;
-    let mut hasher = DigestHasher::default();
-    while let Some(chunk) = answer.chunk().await.map_err(fetch)? {
-        hasher.update(&chunk);
-        if hasher.count() > package.size {
-            return Err(mismatch("it is too large"));
-        }
-        file.write_all(&chunk)?;
-    }
-    if hasher.count() < package.size {
-        return Err(mismatch("it is truncated"));
-    }
-    if hasher.finish() != package.digest {
-        return Err(mismatch("its digest is another one"));
-    }
+    let expected = IndexFile { digest: package.digest, size: package.size };
+    fetch::file(with.http, url, expected, &mut file).await?;
     Ok((package.clone(), file))
 }
 

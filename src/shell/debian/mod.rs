@@ -4,6 +4,7 @@ mod archive;
 mod compose;
 mod deb;
 mod error;
+mod fetch;
 
 pub use archive::{Environment, resolve};
 pub use compose::{Base, Compose, compose};
