@@ -69,6 +69,8 @@ pub enum Reason {
     RegistryAccessDenied,
     /// A registry's answer is not what it should be.
     RegistryInvalid,
+    /// The image could not start: a library, an interpreter or the program itself is missing or does not fit.
+    PreflightRefused,
     /// A stage's command failed.
     StageFailed,
     /// A stage did not make a file that is copied from it.
@@ -81,6 +83,8 @@ pub enum Reason {
     Timeout,
     /// Something in the Dockerfile is doubtful and built all the same. Only in Events.
     DockerfileWarning,
+    /// A file of the image is doubtful, and the image is pushed all the same. Only in Events.
+    PreflightWarning,
     /// A snapshot is kept of what a stage's first steps did. Only in Events.
     SnapshotKept,
     /// What a stage left in its caches is in the cache repository. Only in Events.
@@ -123,6 +127,8 @@ impl Reason {
             Self::RegistryUnavailable => "RegistryUnavailable",
             Self::RegistryAccessDenied => "RegistryAccessDenied",
             Self::RegistryInvalid => "RegistryInvalid",
+            Self::PreflightRefused => "PreflightRefused",
+            Self::PreflightWarning => "PreflightWarning",
             Self::StageFailed => "StageFailed",
             Self::DockerfileWarning => "DockerfileWarning",
             Self::SnapshotKept => "SnapshotKept",

@@ -4,6 +4,8 @@ use std::{path::PathBuf, str::FromStr};
 
 use clap::{Args, ValueEnum};
 
+use crate::api::v1alpha1::Preflight;
+
 /// What is built on this machine, and where it goes.
 #[derive(Debug, Default, Args)]
 pub struct BuildArgs {
@@ -28,6 +30,9 @@ pub struct BuildArgs {
     /// Run every stage although its artifact is known.
     #[arg(long)]
     pub no_cache: bool,
+    /// What happens when the image could not start, in place of the file's spec.preflight. Default: enforce.
+    #[arg(long, value_name = "enforce|strict|warn|off", value_parser = preflight)]
+    pub preflight: Option<Preflight>,
     /// OCI runtime by name or path. Default: the first found of runc, crun and youki.
     #[arg(long, env = "MINIMALIMAGE_RUNTIME")]
     pub runtime: Option<PathBuf>,
@@ -196,6 +201,16 @@ impl FromStr for SecretArgument {
         // As docker build has it, a variable of the same name.
         let from = from.unwrap_or_else(|| SecretFrom::Variable(id.clone()));
         Ok(Self { id, from })
+    }
+}
+
+fn preflight(text: &str) -> Result<Preflight, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "enforce" => Ok(Preflight::Enforce),
+        "strict" => Ok(Preflight::Strict),
+        "warn" => Ok(Preflight::Warn),
+        "off" => Ok(Preflight::Off),
+        _ => Err("expected enforce, strict, warn or off".to_owned()),
     }
 }
 

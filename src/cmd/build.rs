@@ -7,6 +7,7 @@ mod login;
 mod output;
 mod packages;
 mod planned;
+mod preflight;
 mod progress;
 mod resource;
 mod stage;
@@ -82,6 +83,9 @@ pub(super) fn world(mut args: BuildArgs, secrets: bool) -> anyhow::Result<(Arc<W
         None => None,
     };
     let (file, mut spec) = resource::spec(&mut args.input)?;
+    if let Some(preflight) = args.preflight {
+        spec.preflight = preflight;
+    }
     let nowhere = args.input.dockerfile.is_some() && args.input.tag.is_empty();
     anyhow::ensure!(!(args.push && nowhere), "--push needs --tag REGISTRY/NAME:TAG, which says where to");
     let hidden = context.is_some() && spec.source.as_ref().is_some_and(|source| source.inline.is_some());
@@ -159,6 +163,7 @@ async fn build(world: &Arc<World>, draft: Draft) -> anyhow::Result<Summary> {
     world.store.write(&image.manifest)?;
     let base = plan.base.as_ref().map(|base| base.repository().clone());
     let finished = Finished { image, base, layers, tags };
+    until_stopped(world, world.preflight(&plan, &finished)).await?;
     let summary = Summary::new((world, &plan), &finished, &reports, &images, &done);
     for tag in &finished.tags {
         world.store.add_image(&BuiltImage {

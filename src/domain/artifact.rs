@@ -13,6 +13,8 @@ use super::{
 pub const ARTIFACT_TYPE: &str = "application/vnd.minimalimage.artifact.v1";
 /// Media type of an artifact manifest's config blob, an [`ArtifactConfig`].
 pub const ARTIFACT_CONFIG_TYPE: &str = "application/vnd.minimalimage.artifact.config.v1+json";
+/// Media type of what tells of a layer's files, a [`LayerIndex`](super::preflight::LayerIndex).
+pub const LAYER_INDEX_TYPE: &str = "application/vnd.minimalimage.layer-index.v1+gzip";
 /// Media type of a record's `artifactType`.
 pub const RECORD_TYPE: &str = "application/vnd.minimalimage.record.v1";
 /// Bounds on what is read back: registries hold manifests of 4 MiB at most (OCI distribution-spec, "Pushing Manifests").
@@ -35,6 +37,18 @@ pub struct Layer {
     pub diff_id: Digest,
     /// Bytes of the uncompressed tar's file contents.
     pub size: u64,
+    /// The blob that tells of its files; none where nobody has looked at them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<LayerIndexBlob>,
+}
+
+/// The blob that tells of a layer's files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerIndexBlob {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its bytes.
+    pub size: u64,
 }
 
 impl Layer {
@@ -42,6 +56,16 @@ impl Layer {
     #[must_use]
     pub fn descriptor(&self) -> value::Descriptor {
         value::Descriptor { media_type: self.media_type.clone(), digest: self.digest, size: self.compressed_size }
+    }
+
+    /// What an artifact's manifest says of it and of its index.
+    pub fn descriptors(&self) -> impl Iterator<Item = value::Descriptor> {
+        let index = self.index.map(|LayerIndexBlob { digest, size }| value::Descriptor {
+            media_type: LAYER_INDEX_TYPE.into(),
+            digest,
+            size,
+        });
+        std::iter::once(self.descriptor()).chain(index)
     }
 }
 
@@ -155,13 +179,14 @@ pub fn of_layers(layers: &[Layer]) -> (Vec<u8>, Vec<u8>) {
 /// The manifest of an artifact with this config blob and these layers: equal content gives equal bytes.
 #[must_use]
 pub fn manifest(config: &[u8], layers: &[Layer]) -> Vec<u8> {
-    let describe = |layer: &Layer| Descriptor {
-        media_type: layer.media_type.clone(),
-        digest: layer.digest,
-        size: layer.compressed_size,
+    // An index has the annotation of the layer that it is about.
+    let describe = |layer: &Layer, of: value::Descriptor| Descriptor {
         annotations: [(DIFF_ID, layer.diff_id.to_string()), (SIZE, layer.size.to_string())]
             .map(|(key, value)| (key.to_owned(), value))
             .into(),
+        media_type: of.media_type,
+        digest: of.digest,
+        size: of.size,
     };
     let manifest = Manifest {
         schema_version: 2,
@@ -173,7 +198,7 @@ pub fn manifest(config: &[u8], layers: &[Layer]) -> Vec<u8> {
             size: config.len() as u64,
             annotations: BTreeMap::new(),
         },
-        layers: layers.iter().map(describe).collect(),
+        layers: layers.iter().flat_map(|layer| layer.descriptors().map(|of| describe(layer, of))).collect(),
     };
     serde_json::to_vec(&manifest).unwrap_or_default()
 }
@@ -192,7 +217,7 @@ pub fn parse(manifest: &[u8], config: &[u8]) -> Result<Artifact, ArtifactError> 
     }
     let config: ArtifactConfig =
         serde_json::from_slice(config).map_err(|source| ArtifactError::Json { part: "config", source })?;
-    let layers = manifest.layers.into_iter().map(layer).collect::<Result<Vec<_>, _>>()?;
+    let layers = layers(manifest.layers)?;
     let belongs =
         |(layer, report): (&Layer, &OutputReport)| (layer.diff_id, layer.size) == (report.diff_id, report.size);
     if layers.len() != config.outputs.len() || !layers.iter().zip(&config.outputs).all(belongs) {
@@ -216,6 +241,23 @@ fn parse_manifest(bytes: &[u8]) -> Result<Manifest, ArtifactError> {
     Ok(manifest)
 }
 
+/// The layers, each with the index that follows it.
+fn layers(descriptors: Vec<Descriptor>) -> Result<Vec<Layer>, ArtifactError> {
+    let mut layers: Vec<Layer> = Vec::new();
+    for descriptor in descriptors {
+        let is_index = descriptor.media_type == LAYER_INDEX_TYPE;
+        let found = layer(descriptor)?;
+        match layers.last_mut() {
+            Some(last) if is_index && last.diff_id == found.diff_id => {
+                last.index = Some(LayerIndexBlob { digest: found.digest, size: found.compressed_size });
+            }
+            _ if is_index => return Err(ArtifactError::Mismatch("an index is about another layer")),
+            _ => layers.push(found),
+        }
+    }
+    Ok(layers)
+}
+
 fn layer(descriptor: Descriptor) -> Result<Layer, ArtifactError> {
     fn annotation<T: std::str::FromStr>(descriptor: &Descriptor, key: &str) -> Result<T, ArtifactError> {
         let value = descriptor.annotations.get(key).and_then(|value| value.parse().ok());
@@ -224,7 +266,7 @@ fn layer(descriptor: Descriptor) -> Result<Layer, ArtifactError> {
     let diff_id = annotation(&descriptor, DIFF_ID)?;
     let size = annotation(&descriptor, SIZE)?;
     let Descriptor { media_type, digest, size: compressed_size, .. } = descriptor;
-    Ok(Layer { media_type, digest, compressed_size, diff_id, size })
+    Ok(Layer { media_type, digest, compressed_size, diff_id, size, index: None })
 }
 
 #[cfg(test)]
@@ -234,7 +276,8 @@ mod tests {
     fn sample() -> (Vec<u8>, Vec<u8>, Artifact) {
         let diff_id = Digest::of(b"tar");
         let media_type = media_type::LAYER.into();
-        let layers = vec![Layer { media_type, digest: Digest::of(b"gz"), compressed_size: 2, diff_id, size: 3 }];
+        let index = Some(LayerIndexBlob { digest: Digest::of(b"index"), size: 5 });
+        let layers = vec![Layer { media_type, digest: Digest::of(b"gz"), compressed_size: 2, diff_id, size: 3, index }];
         let largest_files = vec![FileSize { path: "/a".into(), size: 3 }];
         let outputs = vec![OutputReport { diff_id, size: 3, file_count: 1, largest_files }];
         let config = ArtifactConfig { outputs: outputs.clone() }.to_bytes();
@@ -259,6 +302,11 @@ mod tests {
         assert!(matches!(parse(&manifest, b"{}"), Err(ArtifactError::Mismatch(_))));
         assert!(matches!(parse(&replaced("artifact.v1", "other.v1"), &config), Err(ArtifactError::Mismatch(_))));
         assert!(matches!(parse(&replaced(DIFF_ID, "else"), &config), Err(ArtifactError::Mismatch(_))));
+        let moved = String::from_utf8(manifest.clone()).unwrap();
+        let (before, layers) = moved.split_once("\"layers\":[").unwrap();
+        let (layer, index) = layers.split_once("},{").unwrap();
+        let moved = format!("{before}\"layers\":[{{{},{layer}}}]}}", index.trim_end_matches("]}"));
+        assert!(matches!(parse(moved.as_bytes(), &config), Err(ArtifactError::Mismatch("an index is about another layer"))));
         assert!(matches!(parse(&replaced("size\":\"3", "size\":\"4"), &config), Err(ArtifactError::Mismatch(_))));
         assert!(matches!(parse(&vec![b' '; MAX_MANIFEST + 1], &config), Err(ArtifactError::TooLarge(_))));
         assert!(matches!(parse(b"", &config), Err(ArtifactError::Json { .. })));

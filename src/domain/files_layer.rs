@@ -97,6 +97,7 @@ pub fn pack_tree(tree: &FileTree<&[u8]>, threads: usize) -> std::io::Result<Pack
         compressed_size: bytes.len() as u64,
         diff_id: report.diff_id,
         size: report.size,
+        index: None,
     };
     Ok(PackedLayer { bytes, layer, report })
 }

@@ -1,8 +1,8 @@
 //! Whether an image's program can start, told before anything is pushed: from what the files of the base and of the artifacts
 //! say of themselves, without running anything. docs/preflight.md shows by cases what is refused.
 //!
-//! - [`Gatherer`] and [`index_layer`] make a [`LayerIndex`] while a layer streams by; [`FileIndex::with`] puts layers on top of
-//!   each other. Both are kept as bytes: a base's index once per digest, an artifact's beside its layer.
+//! - [`Gatherer`] and [`index_layer`] make a [`LayerIndex`] while a layer streams by, which is kept as bytes: an artifact's beside
+//!   its layer, a base's wherever that was read. [`FileIndex::with`] puts layers on top of each other.
 //! - [`check`] holds the image's config against them.
 //!
 //! Only what is certain is refused: a program that loads plugins by itself, a file too large to be looked at, a path that a
@@ -34,6 +34,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::{image::RuntimeConfig, text::printable, tree::TreePath, value::Platform};
+use crate::api::v1alpha1::Preflight;
 use resolve::Looks;
 
 pub use elf::{Elf, ElfKind, VersionsNeeded};
@@ -48,20 +49,6 @@ pub use problem::{Attributes, Finding, Libc, Problem, Severity, Unused};
 const MOST_FINDINGS: usize = 50;
 /// As many names one check looks up; a program with a hundred libraries takes some ten thousand.
 const MOST_LOOKS: u32 = 10_000_000;
-
-/// What is checked, and what a problem does.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Mode {
-    /// A program that cannot start is refused, what is wrong with other files is a warning.
-    #[default]
-    Enforce,
-    /// All programs and libraries of the artifacts are held to the same.
-    Strict,
-    /// Everything is a warning.
-    Warn,
-    /// Nothing is looked at.
-    Off,
-}
 
 /// How an image starts, as its config says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -103,7 +90,7 @@ pub struct Question<'a> {
     /// What it is built upon, as its user calls it; `scratch` for nothing.
     pub base: &'a str,
     /// What is checked.
-    pub mode: Mode,
+    pub mode: Preflight,
 }
 
 /// What was found, refusals first.
@@ -126,11 +113,38 @@ impl Findings {
     }
 }
 
+/// So many sentences are told at once: one cause often has many.
+const TOLD: usize = 5;
+
+/// What is said of an image that is refused; none when it is not.
+#[must_use]
+pub fn refusal(findings: &Findings) -> Option<String> {
+    let sentences: Vec<String> = findings.sentences(Severity::Refusal).collect();
+    Some(format!("the image could not start: {}", some_of(&sentences)?))
+}
+
+/// The first of `sentences` as one; none where there is none.
+#[must_use]
+pub fn some_of(sentences: &[String]) -> Option<String> {
+    let text = sentences.iter().take(TOLD).map(String::as_str).collect::<Vec<_>>().join("; ");
+    match sentences.len() {
+        0 => None,
+        count if count > TOLD => Some(format!("{text}; and {} more", count - TOLD)),
+        _ => Some(text),
+    }
+}
+
+/// What is said of an image whose files cannot be looked at.
+#[must_use]
+pub fn unjudged(problem: &str) -> String {
+    format!("whether the image can start is not known, its files cannot be looked at: {problem}")
+}
+
 /// Holds an image's files against how it starts. The same question has the same answer.
 #[must_use]
 pub fn check(question: &Question<'_>) -> Findings {
     // Of programs of other systems nothing is known here.
-    if question.mode == Mode::Off || question.platform.os != "linux" {
+    if question.mode == Preflight::Off || question.platform.os != "linux" {
         return Findings::default();
     }
     let looks = Looks::new(MOST_LOOKS);
@@ -159,7 +173,7 @@ impl Report<'_> {
             return;
         }
         // Of an index that is cut it is not known what is missing.
-        let is_certain = self.question.mode != Mode::Warn && !self.question.files.is_cut();
+        let is_certain = self.question.mode != Preflight::Warn && !self.question.files.is_cut();
         let severity = if is_certain { severity } else { Severity::Warning };
         let base = printable(self.question.base.as_bytes());
         self.list.push(Finding { severity, file: printable(file.as_bytes()), problem, base });

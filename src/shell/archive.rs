@@ -1,6 +1,6 @@
 //! Archives from outside, entry by entry: unpacked as they are read, headers and all bounded. Writes nothing.
 
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 
 use flate2::read::MultiGzDecoder;
 use lzma_rust2::XzReader;
@@ -80,6 +80,22 @@ pub(super) fn tar_of<R: Read + 'static>(
     };
     let left = limits.source_bytes.saturating_add(limits.source_entries.saturating_mul(TAR_OVERHEAD));
     Ok(Some(Bounded { reader, left, limits: limits.clone(), too_large }))
+}
+
+/// A layer's archive, whatever it is compressed with: media types are not always right.
+pub(super) fn decompressed(mut blob: impl BufRead + 'static) -> io::Result<Box<dyn Read>> {
+    const GZIP: [u8; 2] = [0x1f, 0x8b];
+    const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+    let head = blob.fill_buf()?;
+    if head.starts_with(&GZIP) {
+        return Ok(Box::new(MultiGzDecoder::new(blob)));
+    }
+    if !head.starts_with(&ZSTD) {
+        return Ok(Box::new(blob));
+    }
+    let mut decoder = zstd::Decoder::with_buffer(blob)?;
+    decoder.window_log_max(ZSTD_WINDOW_LOG)?;
+    Ok(Box::new(decoder))
 }
 
 /// Ends a stream that unpacks to more than it may.

@@ -9,6 +9,7 @@ pub mod confined;
 pub mod debian;
 pub mod health;
 pub mod kubeconfig;
+pub mod layer_index;
 pub mod layout;
 pub mod lease;
 pub mod metrics;

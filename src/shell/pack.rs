@@ -12,6 +12,7 @@ use crate::{
         layer::{Counted, LayerWriter},
         layer_reader::{LayerError, LayerReader},
         media_type,
+        preflight::Gatherer,
         recipe::Output,
         tree::{FileTree, Kind},
         value::DigestHasher,
@@ -51,6 +52,8 @@ pub struct Packed {
     pub layer: Layer,
     /// What is in it.
     pub report: OutputReport,
+    /// The bytes of its index; none of an archive of changes, whose files are not looked at.
+    pub index: Option<Vec<u8>>,
     /// Bytes counted against [`Allowance::bytes`].
     pub used: u64,
 }
@@ -88,10 +91,12 @@ fn transform(
     let mut intake = Intake::new(output, allowance);
     let hashing = Hashing { hasher: DigestHasher::default(), sink };
     let mut layer = LayerWriter::new(ParallelGzip::new(hashing, threads).map_err(PackError::Write)?);
+    let mut gatherer = Gatherer::default();
     let mut buffer = vec![0; 64 * 1024];
     while let Some(entry) = archive.next_entry()? {
         intake.check(&entry)?;
         layer.entry(&entry).map_err(PackError::Write)?;
+        gatherer.entry(&entry);
         if !matches!(entry.kind, Kind::File(_)) {
             continue;
         }
@@ -100,10 +105,12 @@ fn transform(
             if count == 0 {
                 break;
             }
-            layer.content(buffer.get(..count).unwrap_or_default()).map_err(PackError::Write)?;
+            let piece = buffer.get(..count).unwrap_or_default();
+            layer.content(piece).map_err(PackError::Write)?;
+            gatherer.content(piece);
         }
     }
-    packed(layer, intake.used())
+    packed(layer, gatherer, intake.used())
 }
 
 /// Writes `tree` as a compressed layer to `sink`; `copy` hands over the bytes of a file.
@@ -122,6 +129,7 @@ pub fn pack_tree<S>(
     }
     let hashing = Hashing { hasher: DigestHasher::default(), sink };
     let mut layer = LayerWriter::new(ParallelGzip::new(hashing, threads).map_err(PackError::Write)?);
+    let mut gatherer = Gatherer::default();
     let mut used = 0_u64;
     for (entry, source) in tree.entries() {
         let size = if let Kind::File(size) = entry.kind { size } else { 0 };
@@ -130,17 +138,27 @@ pub fn pack_tree<S>(
             return Err(IntakeError::TooLarge.into());
         }
         layer.entry(&entry).map_err(PackError::Write)?;
+        gatherer.entry(&entry);
         if let Some(source) = source {
-            copy(source, &mut |bytes| layer.content(bytes)).map_err(PackError::Write)?;
+            let mut take = |bytes: &[u8]| {
+                gatherer.content(bytes);
+                layer.content(bytes)
+            };
+            copy(source, &mut take).map_err(PackError::Write)?;
         }
     }
-    packed(layer, used)
+    packed(layer, gatherer, used)
 }
 
-fn packed<W: Write>(layer: LayerWriter<ParallelGzip<Hashing<W>>>, used: u64) -> Result<Packed, PackError> {
+fn packed<W: Write>(
+    layer: LayerWriter<ParallelGzip<Hashing<W>>>,
+    gatherer: Gatherer,
+    used: u64,
+) -> Result<Packed, PackError> {
     let (report, gzip) = layer.finish().map_err(PackError::Write)?;
     let hashing = gzip.finish().map_err(PackError::Write)?;
-    described(report, hashing, used)
+    let index = Some(gatherer.finish().into_bytes());
+    Ok(Packed { index, ..described(report, hashing, used)? })
 }
 
 /// Takes an archive of changes, to its end whatever is in it, and writes its compressed layer to `sink`.
@@ -189,8 +207,9 @@ fn described(report: OutputReport, mut written: Hashing<impl Write>, used: u64) 
         digest: written.hasher.finish(),
         diff_id: report.diff_id,
         size: report.size,
+        index: None,
     };
-    Ok(Packed { layer, report, used })
+    Ok(Packed { layer, report, index: None, used })
 }
 
 /// Copies an archive, looking at its headers; gives what is in it, but for its digest.

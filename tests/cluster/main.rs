@@ -16,6 +16,7 @@ mod fixture;
 mod graphs;
 mod operator;
 mod packages;
+mod preflight;
 mod presentation;
 mod queue;
 mod restarts;

@@ -36,7 +36,9 @@ async fn a_base_is_put_together_once_and_follows_its_archive() {
     let (first, second) = (World::new("packages").await, World::new("packages-too").await);
     let directory = tempfile::tempdir().unwrap();
     let archive = Archive::new(directory.path());
-    let base_files = Deb::new("base-files", "1", "").file("./etc/os-release", "ID=debian\n");
+    // Nobody else on the cluster has a base of these.
+    let release = format!("ID=debian\nBUILD_ID={}\n", first.namespace);
+    let base_files = Deb::new("base-files", "1", "").file("./etc/os-release", &release);
     let app = |version: &str| Deb::new("app", version, "Depends: lib1\n").file("./usr/share/app/version", version);
     let lib = Deb::new("lib1", "1", "").file("./usr/lib/lib1.so", "library");
     archive.publish("test", NOW, &[base_files.clone(), app("1"), lib.clone()]);

@@ -14,6 +14,7 @@ mod preflight;
 #[path = "../support/server.rs"]
 mod server;
 mod snapshots;
+mod starts;
 mod stores;
 mod support;
 mod truth;

@@ -8,9 +8,12 @@ mod programs;
 
 use std::{collections::BTreeMap, fmt::Write as _, fs};
 
-use minimalimage::domain::{
-    preflight::{FileIndex, Findings, Mode, Origin, Question, Severity, check, index_layer},
-    value::Platform,
+use minimalimage::{
+    api::v1alpha1::Preflight,
+    domain::{
+        preflight::{FileIndex, Findings, Origin, Question, Severity, check, index_layer},
+        value::Platform,
+    },
 };
 
 use case::{Case, Expected};
@@ -62,7 +65,7 @@ fn verdicts_are_what_happens() {
             (false, true) => "fits".to_owned(),
             (false, false) => format!("warning: {said}"),
         };
-        let mode = if case.mode == Mode::Strict { " (Strict)" } else { "" };
+        let mode = if case.mode == Preflight::Strict { " (Strict)" } else { "" };
         let runs = if ran.started { "yes" } else { "no" };
         writeln!(table, "| {}{mode} | {} | {} | {runs} |", case.name, case.base.name(), verdict.replace('|', "\\|"))
             .unwrap();

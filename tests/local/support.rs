@@ -114,7 +114,7 @@ impl Machine {
         let script = script.trim().replace('\n', "\n      ");
         self.resource(&format!(
             "  stages:\n  - name: build\n    image: {{registry}}/builder:1\n    run: |\n      {script}\n{more}\
-             \n  image:\n    copy: [{{from: build, source: /workspace/out, destination: /out}}]\n    command: [/out]\
+             \n  image:\n    copy: [{{from: build, source: /workspace/out, destination: /out}}]\
              \n  destination: {{repository: {{registry}}/app}}\n",
         ));
     }

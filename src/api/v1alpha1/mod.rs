@@ -124,6 +124,14 @@ pub struct MinimalImageSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_security: Option<PodSecurity>,
 
+    /// What happens when the image's program could not start, as its files and those of its base tell before anything is
+    /// pushed: a library that is missing or too old, another architecture, no interpreter, a file that may not be executed.
+    /// Enforce: no image is pushed; what is wrong with other files is a warning. Strict: no image is pushed when any program
+    /// or library of the artifacts could not be loaded. Warn: only Events and `status.image.warnings` tell. Off: nothing is
+    /// looked at. An entrypoint that comes from a volume needs Warn. Default: Enforce.
+    #[serde(default)]
+    pub preflight: Preflight,
+
     /// How many successful builds `status.history` remembers. Default: 10.
     #[serde(default = "default_successful_history")]
     #[schemars(range(min = 0, max = 50))]
@@ -190,6 +198,22 @@ pub enum PodSecurity {
     Restricted,
     /// Passes the `baseline` standard: the builder image's user, still without privilege.
     Baseline,
+}
+
+/// What happens when the image's program could not start, as its files and those of its base tell before anything is
+/// pushed: a library that is missing or too old, another architecture, no interpreter, a file that may not be executed.
+/// An entrypoint that comes from a volume needs Warn. Default: Enforce.
+#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Preflight {
+    /// No image is pushed whose program cannot start; what is wrong with other files is a warning.
+    #[default]
+    Enforce,
+    /// The same for all programs and libraries of the artifacts.
+    Strict,
+    /// Everything is a warning.
+    Warn,
+    /// Nothing is looked at.
+    Off,
 }
 
 fn default_interval() -> String {

@@ -117,6 +117,10 @@ pub struct ImageStatus {
     pub layers: Vec<LayerStatus>,
     /// What was pushed by platform.
     pub platforms: Vec<PlatformStatus>,
+    /// What the preflight found doubtful: files of the image that could not be executed or loaded.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50))]
+    pub warnings: Vec<String>,
 }
 
 /// One file.

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::{Backend, LayerUpload, UploadError, blocking, interrupted, stage_failure};
 use crate::{
     domain::{
-        artifact::{ArtifactConfig, manifest},
+        artifact::{ArtifactConfig, LayerIndexBlob, manifest},
         intake::Allowance,
         recipe::{Output, Recipe},
         task::{AgentFailure, FailureReason, Limits, Places},
@@ -107,7 +107,15 @@ impl<B: Backend> Outputs<'_, B> {
 
 /// Ties layers that were uploaded together to an artifact; gives its digest.
 pub async fn commit<B: Backend>(backend: &B, packed: Vec<Packed>) -> Result<Digest, AgentFailure> {
-    let (layers, outputs): (Vec<_>, Vec<_>) = packed.into_iter().map(|packed| (packed.layer, packed.report)).unzip();
+    let (mut layers, mut outputs) = (Vec::new(), Vec::new());
+    for Packed { mut layer, report, index, .. } in packed {
+        if let Some(index) = index {
+            layer.index = Some(LayerIndexBlob { digest: Digest::of(&index), size: index.len() as u64 });
+            backend.push_blob(index.into()).await?;
+        }
+        layers.push(layer);
+        outputs.push(report);
+    }
     let config = ArtifactConfig { outputs }.to_bytes();
     let manifest = manifest(&config, &layers);
     let digest = Digest::of(&manifest);

@@ -35,7 +35,7 @@ use crate::{
     },
 };
 
-use super::{packages::Resolved, shared::Composing};
+use super::{packages::Resolved, preflight::Indexes, shared::Composing};
 
 /// Texts of a source's files; none where there is no such file.
 pub(super) type Texts = BTreeMap<String, Option<String>>;
@@ -74,6 +74,10 @@ pub(super) struct World {
     pub configs: Memo<(String, Digest), RuntimeConfig>,
     /// Sources that are read at the same time: each takes room on the disk and some memory.
     pub readers: Semaphore,
+    /// Indexes of bases' layers.
+    pub indexes: Indexes,
+    /// Images whose layers are being looked at at the same time.
+    pub preflights: Semaphore,
     /// Snapshots that are being put together at the same time.
     pub keepers: Semaphore,
     /// What was kept, by the UID of its resource and its artifact.

@@ -5,6 +5,7 @@ mod caches;
 mod dockerfile;
 mod keep;
 mod packages;
+mod preflight;
 mod publish;
 mod reconcile;
 mod setup;

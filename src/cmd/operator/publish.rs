@@ -31,36 +31,44 @@ pub(super) struct Clients {
     pub(super) destination: Client,
 }
 
+/// An image before it is pushed.
+pub(super) struct Made {
+    pub(super) image: Image,
+    /// Its layers on top of the base; those made here with their bytes.
+    pub(super) layers: Vec<(SourcedLayer, Option<Bytes>)>,
+    /// What the layer of the spec's own files holds.
+    pub(super) files: Option<OutputReport>,
+}
+
 impl Answers<'_> {
     pub(super) async fn publish(&self, publication: &Publication) -> Result<Published, Trouble> {
         let (pull, cache, destination) =
             futures::try_join!(self.pull_client(), self.cache_client(), self.destination_client())?;
         let clients = Clients { pull, cache, destination };
-        let (image, layers, files) = self.put_together(&clients, publication).await?;
+        let made = self.put_together(&clients, publication).await?;
+        let warnings = self.preflight(&clients, publication, &made).await?;
+        self.push(&clients, publication, &made).await?;
+        let Made { image, layers, files } = made;
         self.tag(&clients, publication, &image).await?;
         Ok(Published {
             digest: image.digest,
             base_layers: image.base_layers,
             base_created: image.base_created,
-            layers,
+            layers: layers.into_iter().map(|(layer, _)| layer).collect(),
             files,
+            warnings,
         })
     }
 
-    /// Everything but the tags; gives what the image is made of.
-    pub(super) async fn put_together(
-        &self,
-        clients: &Clients,
-        publication: &Publication,
-    ) -> Result<(Image, Vec<SourcedLayer>, Option<OutputReport>), Trouble> {
+    /// What the image is made of; nothing is pushed.
+    pub(super) async fn put_together(&self, clients: &Clients, publication: &Publication) -> Result<Made, Trouble> {
         let base = self.base(clients, publication).await?;
         let (layers, files) = own_layers(publication)
             .map_err(|error| Trouble { reason: Reason::InvalidSpec, message: format!("spec.image.files: {error}") })?;
         let sourced: Vec<SourcedLayer> = layers.iter().map(|(layer, _)| layer.clone()).collect();
         let image = image::assemble(base.as_ref(), &sourced, &publication.image, &publication.platform);
         let image = image.map_err(|error| Trouble { reason: Reason::RegistryInvalid, message: error.to_string() })?;
-        self.push(clients, publication, &image, layers).await.map_err(|error| registry_trouble(&error))?;
-        Ok((image, sourced, files))
+        Ok(Made { image, layers, files })
     }
 
     async fn base(&self, clients: &Clients, publication: &Publication) -> Result<Option<BaseImage>, Trouble> {
@@ -79,13 +87,22 @@ impl Answers<'_> {
         }))
     }
 
-    /// When the registry has the manifest, it has all that it names.
-    async fn push(
+    /// Everything but the tags.
+    pub(super) async fn push(
         &self,
         clients: &Clients,
         publication: &Publication,
-        image: &Image,
-        layers: Vec<(SourcedLayer, Option<Bytes>)>,
+        made: &Made,
+    ) -> Result<(), Trouble> {
+        self.transfer(clients, publication, made).await.map_err(|error| registry_trouble(&error))
+    }
+
+    /// When the registry has the manifest, it has all that it names.
+    async fn transfer(
+        &self,
+        clients: &Clients,
+        publication: &Publication,
+        Made { image, layers, .. }: &Made,
     ) -> Result<(), RegistryError> {
         let to = &publication.repository;
         let pinned = to.pinned(image.digest);
@@ -107,7 +124,7 @@ impl Answers<'_> {
         });
         let transfers: Vec<BoxFuture<_>> = transfers.collect();
         let transfers = futures::stream::iter(transfers).buffer_unordered(TRANSFERS).try_collect::<()>();
-        let made = layers.into_iter().filter_map(|(_, bytes)| bytes).chain([Bytes::from(image.config.clone())]);
+        let made = layers.iter().filter_map(|(_, bytes)| bytes.clone()).chain([Bytes::from(image.config.clone())]);
         let made = try_join_all(made.map(|bytes| clients.destination.push_bytes(to, bytes)));
         futures::try_join!(transfers, made)?;
         let manifest = Bytes::from(image.manifest.clone());
@@ -157,7 +174,7 @@ fn own_layers(publication: &Publication) -> Result<OwnLayers, files_layer::Files
         match layer {
             PublicationLayer::Artifact(layer) => layers.push((layer.clone(), None)),
             PublicationLayer::Files(files) => {
-                let packed = files_layer::pack_files(files, publication.base.is_some() || publication.composed)?;
+                let packed = files_layer::pack_files(files, publication.base.is_some() || publication.composed.is_some())?;
                 let layer = SourcedLayer { layer: packed.layer, from: "files".into() };
                 layers.push((layer, Some(Bytes::from(packed.bytes))));
                 report = Some(packed.report);

@@ -30,6 +30,7 @@ use crate::{
 
 use super::{
     answers::{Memo, World},
+    preflight::Indexes,
     api,
     reconcile::Operator,
     shared::Composing,
@@ -43,6 +44,8 @@ const CA_BYTES: usize = 32 * 1024;
 const SOURCE_READERS: usize = 4;
 /// Snapshots and caches that are put together at the same time: copying a builder image between registries takes a connection for long.
 const KEEPERS: usize = 2;
+/// Images whose layers are looked at at the same time: some tens of megabytes each, at worst.
+const PREFLIGHTS: usize = 4;
 
 /// The operator, and the stream of those whose turn in the queue has come.
 pub(super) async fn operator(
@@ -87,6 +90,8 @@ pub(super) async fn operator(
         images,
         configs: Memo::default(),
         readers: Semaphore::new(SOURCE_READERS),
+        indexes: Indexes::default(),
+        preflights: Semaphore::new(PREFLIGHTS),
         keepers: Semaphore::new(KEEPERS),
         kept: Memo::default(),
         adopted: Memo::default(),

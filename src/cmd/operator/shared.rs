@@ -14,7 +14,7 @@ use super::answers::{Answers, registry_trouble};
 use crate::{
     api::v1alpha1::{MinimalImage, StageState, StageStatus},
     domain::{
-        artifact::{Artifact, ArtifactConfig, manifest},
+        artifact::{Artifact, ArtifactConfig, Layer, manifest},
         decide::{Slot, Trouble},
         media_type,
         plan::{BASE_STAGE, Draft},
@@ -80,8 +80,8 @@ impl Answers<'_> {
         let other = Cache::new(client.clone(), from.clone(), self.world.settings.public_key.clone());
         let Some(artifact) = other.lookup(key).await? else { return Ok(None) };
         let to = &self.outline.cache;
-        for layer in &artifact.layers {
-            client.mount_or_copy(&client, from, to, &layer.descriptor()).await?;
+        for blob in artifact.layers.iter().flat_map(Layer::descriptors) {
+            client.mount_or_copy(&client, from, to, &blob).await?;
         }
         let config = ArtifactConfig { outputs: artifact.outputs.clone() }.to_bytes();
         let manifest = manifest(&config, &artifact.layers);

@@ -2,12 +2,15 @@
 
 use jiff::Timestamp;
 
-use crate::domain::{
-    decide::{Publication, PublicationLayer, Trouble},
-    image::{ImageConfig, SourcedLayer},
-    recipe::Key,
-    snapshot::{Keep, Snapshot},
-    value::human_size,
+use crate::{
+    api::v1alpha1::Preflight,
+    domain::{
+        decide::{Publication, PublicationLayer, Trouble},
+        image::{ImageConfig, SourcedLayer},
+        recipe::Key,
+        snapshot::{Keep, Snapshot},
+        value::human_size,
+    },
 };
 
 use super::{
@@ -47,7 +50,9 @@ impl Answers<'_> {
             layers.push(PublicationLayer::Artifact(SourcedLayer { layer, from: keep.stage.clone() }));
             let annotations = Snapshot::annotations(kept.source, made);
             let publication = Publication {
-                composed: false,
+                composed: None,
+                // Nobody starts it as it is.
+                preflight: Preflight::Off,
                 base: base.clone(),
                 layers: layers.clone(),
                 image: ImageConfig { annotations, ..ImageConfig::default() },
@@ -57,7 +62,9 @@ impl Answers<'_> {
                 tags: Vec::new(),
                 generation: 0,
             };
-            let (image, ..) = self.put_together(&clients, &publication).await?;
+            let made = self.put_together(&clients, &publication).await?;
+            self.push(&clients, &publication, &made).await?;
+            let image = made.image;
             let size = image.manifest.len() as u64;
             for key in &kept.keys {
                 cache.record(&self.world.signer, key, image.digest, size).await.map_err(failed)?;

@@ -15,6 +15,7 @@ use crate::{
     domain::{
         observed::JobFact,
         plan::{Outline, Plan, inputs},
+        preflight::some_of,
         settings::backoff,
         value::{Reference, human_size},
     },
@@ -271,8 +272,10 @@ impl Pass<'_> {
         status.image = Some(image);
         let delete = self.facts.jobs.iter().filter(|job| !job.deleting).cloned().collect();
         let requeue = plan.outline.can_change.then_some(plan.outline.interval);
-        let warned = plan.warnings.iter().cloned();
-        let events = warned.map(|message| Note { warning: true, reason: Reason::DockerfileWarning, message }).collect();
+        let warning = |reason, message| Note { warning: true, reason, message };
+        let doubtful = plan.warnings.iter().map(|message| warning(Reason::DockerfileWarning, message.clone()));
+        let preflight = some_of(&published.warnings).map(|message| warning(Reason::PreflightWarning, message));
+        let events = doubtful.chain(preflight).collect();
         let rest = Outcome { events, requeue, ..Outcome::keeping(stages, delete) };
         self.act(status, Health::Current, Reason::Succeeded, &message, rest)
     }

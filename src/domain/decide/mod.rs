@@ -17,7 +17,7 @@ use kube::ResourceExt;
 
 use crate::api::{
     conditions::Reason,
-    v1alpha1::{MinimalImage, Progress, Status},
+    v1alpha1::{MinimalImage, Preflight, Progress, Status},
 };
 
 use super::{
@@ -100,8 +100,10 @@ pub struct Publication {
     pub base: Option<(Reference, Digest)>,
     /// The layers on top, lowest first.
     pub layers: Vec<PublicationLayer>,
-    /// Whether the lowest of them is a base of packages.
-    pub composed: bool,
+    /// What the base of packages is called that is the lowest of them, if it is one.
+    pub composed: Option<String>,
+    /// What is held against each other before the image is pushed.
+    pub preflight: Preflight,
     /// What the config says.
     pub image: ImageConfig,
     /// What the image is for.
@@ -138,6 +140,8 @@ pub struct Published {
     pub layers: Vec<SourcedLayer>,
     /// What the layer of the spec's own files holds.
     pub files: Option<OutputReport>,
+    /// What the preflight found doubtful.
+    pub warnings: Vec<String>,
 }
 
 /// What an image reference points to.

@@ -62,6 +62,7 @@ pub(super) fn image_status(
             platform: plan.outline.platform.to_string(),
             digest: published.digest.to_string(),
         }],
+        warnings: published.warnings.clone(),
     }
 }
 

@@ -380,7 +380,8 @@ impl Stages {
         Publication {
             base: plan.base.as_ref().and_then(|base| Some((base.clone(), pinned_digest(progress, base)?))),
             layers: layers.collect(),
-            composed: plan.packages.is_some(),
+            composed: plan.packages.as_ref().map(|base| base.name.clone()),
+            preflight: plan.outline.preflight,
             image: plan.image.clone(),
             platform: plan.outline.platform.clone(),
             cache: plan.outline.cache.clone(),

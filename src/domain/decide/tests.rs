@@ -70,6 +70,7 @@ impl World {
             base_created: None,
             layers: vec![SourcedLayer { layer: layer(), from: "build".into() }],
             files: None,
+            warnings: Vec::new(),
         };
         Self {
             image,
@@ -235,6 +236,7 @@ fn layer() -> Layer {
         compressed_size: 800_000,
         diff_id: Digest::of(b"unpacked"),
         size: 1_830_000,
+        index: None,
     }
 }
 
@@ -652,6 +654,33 @@ fn a_push_that_fails_does_not_run_stages_again() {
     world.now += 5;
     let outcome = world.pass();
     assert!(outcome.start.is_empty());
+    assert_eq!(world.ready().1, "Succeeded");
+}
+
+#[test]
+fn an_image_that_could_not_start_is_refused_for_good_and_the_last_one_stays() {
+    let mut world = World::new();
+    world.cached = None;
+    if let Ok(published) = &mut world.published {
+        published.warnings = (1..=7).map(|number| format!("/lib/{number}.so needs something")).collect();
+    }
+    let outcome = world.pass();
+    let status = world.status();
+    assert_eq!(status.image.as_ref().unwrap().warnings.len(), 7);
+    let warned = outcome.events.iter().find(|event| event.reason == Reason::PreflightWarning).unwrap();
+    assert!(warned.warning && warned.message.ends_with("/lib/5.so needs something; and 2 more"), "{warned:?}");
+
+    let last = status.image.clone();
+    world.published = Err(trouble(Reason::PreflightRefused));
+    world.change_spec("/preflight", json!("Strict"));
+    world.pass();
+    assert!(world.asked_for(|q| matches!(q, Question::Publish(publication) if publication.preflight == Preflight::Strict)));
+    assert_eq!(world.ready(), ("False".into(), "PreflightRefused".into()));
+    assert!(world.has(STALLED));
+    assert_eq!(world.status().image, last);
+    world.published = World::new().published;
+    world.change_spec("/preflight", json!("Off"));
+    world.pass();
     assert_eq!(world.ready().1, "Succeeded");
 }
 

@@ -43,6 +43,7 @@ pub(super) fn draft(spec: &MinimalImageSpec, problems: &mut Problems) -> Option<
         cache: cache?,
         pod_security,
         snapshots: keeping(spec, problems)?,
+        preflight: spec.preflight,
         interval: interval?,
         can_change: moves,
     };

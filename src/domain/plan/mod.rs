@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::api::v1alpha1::{MinimalImageSpec, PodSecurity, Stage};
+use crate::api::v1alpha1::{MinimalImageSpec, PodSecurity, Preflight, Stage};
 
 use draft::{draft, duration, mode, owner};
 use stages::{DEFAULT_TIMEOUT, empty_stage, source_stage};
@@ -64,6 +64,8 @@ pub struct Outline {
     pub pod_security: PodSecurity,
     /// What is kept of the stages of a Dockerfile.
     pub snapshots: Keeping,
+    /// What happens when the image's program could not start.
+    pub preflight: Preflight,
     /// How often tags and branches are looked at.
     pub interval: Duration,
     /// Whether a later look could find something newer: a branch, a tag, a ConfigMap.

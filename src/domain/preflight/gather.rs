@@ -16,7 +16,7 @@ const SCRIPT: usize = 256;
 const LONGEST_TEXT: usize = 1 << 20;
 const LARGEST_CACHE: usize = 8 << 20;
 /// Bytes of facts of all files together, about.
-const MOST_FACTS: usize = 64 << 20;
+const MOST_FACTS: usize = 16 << 20;
 
 /// Makes the index of one layer.
 #[derive(Debug, Default)]

@@ -1,8 +1,14 @@
 //! What an image's file system holds, as far as it decides whether a program starts: names, kinds, modes, owners, links, and
 //! what the files say of themselves. Made by [`super::gather`], layer by layer; here layers are put on top of each other.
 
-use std::{collections::BTreeMap, fmt::Write as _, ops::Bound};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    io::{BufReader, Read as _},
+    ops::Bound,
+};
 
+use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -16,9 +22,11 @@ use super::{elf::Elf, jar::Jar, loader_files::CacheEntry, resolve::Looks};
 /// Changes when an index that was stored by an older program must be made anew.
 const FORMAT: u32 = 1;
 /// More files than any sensible image has; of what is beyond, nothing is known.
-pub(super) const MOST_ENTRIES: usize = 500_000;
+pub(super) const MOST_ENTRIES: usize = 200_000;
 /// Bytes of all names and link targets.
-pub(super) const MOST_NAMES: usize = 64 << 20;
+pub(super) const MOST_NAMES: usize = 16 << 20;
+/// Bytes of JSON that a stored index is read from.
+const LARGEST_STORED: u64 = 128 << 20;
 /// As many links of directories are followed when one layer is put on others.
 const MOST_LOOKS: u32 = 10_000_000;
 
@@ -149,23 +157,28 @@ impl LayerIndex {
         self.entries.iter_mut().for_each(|(_, node)| node.mode = 0o755);
     }
 
-    /// Reads what [`LayerIndex::to_bytes`] wrote; none when it is of another format.
+    /// Reads what [`LayerIndex::into_bytes`] wrote; none when it is of another format, broken, or larger than any of ours.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
-        let stored: Stored = serde_json::from_slice(bytes).ok()?;
+        let text = GzDecoder::new(bytes).take(LARGEST_STORED);
+        let stored: Stored = serde_json::from_reader(BufReader::new(text)).ok()?;
         let paths = |names: Vec<Name>| names.into_iter().map(|Name(path)| path).collect();
         let entries = stored.nodes.into_iter().map(|(Name(path), node)| (path, node)).collect();
         let (deleted, emptied) = (paths(stored.deleted), paths(stored.emptied));
         (stored.format == FORMAT).then_some(Self { entries, deleted, emptied, is_cut: stored.is_cut })
     }
 
-    /// This index as bytes that keep: JSON, the same for the same index.
+    /// This index as bytes that keep: compressed JSON, the same for the same index.
     #[must_use]
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let names = |paths: &[TreePath]| paths.iter().cloned().map(Name).collect();
-        let (deleted, emptied) = (names(&self.deleted), names(&self.emptied));
-        let nodes = self.entries.iter().map(|(path, node)| (Name(path.clone()), node.clone())).collect();
-        serde_json::to_vec(&Stored { format: FORMAT, is_cut: self.is_cut, deleted, emptied, nodes }).unwrap_or_default()
+    pub fn into_bytes(self) -> Vec<u8> {
+        let names = |paths: Vec<TreePath>| paths.into_iter().map(Name).collect();
+        let (deleted, emptied) = (names(self.deleted), names(self.emptied));
+        let nodes = self.entries.into_iter().map(|(path, node)| (Name(path), node)).collect();
+        let stored = Stored { format: FORMAT, is_cut: self.is_cut, deleted, emptied, nodes };
+        let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+        // Strings, numbers and lists, into memory: cannot fail.
+        let _ = serde_json::to_writer(&mut packed, &stored);
+        packed.finish().unwrap_or_default()
     }
 }
 
@@ -298,22 +311,6 @@ impl FileIndex {
         for path in gone {
             self.nodes.remove(&path);
         }
-    }
-
-    /// Reads what [`FileIndex::to_bytes`] wrote; none when it is of another format.
-    #[must_use]
-    pub fn parse(bytes: &[u8]) -> Option<Self> {
-        let stored: Stored = serde_json::from_slice(bytes).ok()?;
-        let nodes = stored.nodes.into_iter().map(|(Name(path), node)| (path, node)).collect();
-        (stored.format == FORMAT).then_some(Self { nodes, is_cut: stored.is_cut, implied: 0 })
-    }
-
-    /// This index as bytes that keep: JSON, the same for the same index.
-    #[must_use]
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let nodes = self.nodes.iter().map(|(path, node)| (Name(path.clone()), node.clone())).collect();
-        let stored = Stored { format: FORMAT, is_cut: self.is_cut, deleted: Vec::new(), emptied: Vec::new(), nodes };
-        serde_json::to_vec(&stored).unwrap_or_default()
     }
 }
 

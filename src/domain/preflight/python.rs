@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::domain::tree::TreePath;
+use crate::{api::v1alpha1::Preflight, domain::tree::TreePath};
 
 use super::{
-    Mode, Report,
+    Report,
     index::{FileIndex, Kind, Origin},
     problem::{Problem, Severity},
     program::{Runner, last},
@@ -111,7 +111,7 @@ fn modules(report: &mut Report<'_>, runner: &Runner, (major, minor): (u32, u32))
     let found = format!("{major}.{minor}");
     for (file, built_for) in builds.into_values().filter(|builds| !builds.fits).filter_map(|builds| builds.other) {
         let is_searched = searched.iter().any(|directory| directory.len() > 1 && file.starts_with(directory.as_str()));
-        let is_refused = report.question.mode == Mode::Strict && is_searched;
+        let is_refused = report.question.mode == Preflight::Strict && is_searched;
         let severity = if is_refused { Severity::Refusal } else { Severity::Warning };
         report.add(severity, &file, Problem::PythonModule { built_for, found: found.clone() });
     }

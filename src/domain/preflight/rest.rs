@@ -1,9 +1,9 @@
 //! What of the artifacts does not belong to the entrypoint: programs that it may start, libraries that something may load.
 
-use crate::domain::tree::TreePath;
+use crate::{api::v1alpha1::Preflight, domain::tree::TreePath};
 
 use super::{
-    Mode, Report, closure,
+    Report, closure,
     elf::{Elf, ElfKind},
     index::{Facts, Kind, Origin},
     machine,
@@ -14,7 +14,7 @@ use super::{
 /// Writes down what keeps them from running: as warnings, or in Strict as refusals.
 pub(super) fn check(report: &mut Report<'_>) {
     let question = report.question;
-    let severity = if question.mode == Mode::Strict { Severity::Refusal } else { Severity::Warning };
+    let severity = if question.mode == Preflight::Strict { Severity::Refusal } else { Severity::Warning };
     let around = Surroundings {
         files: question.files,
         user: None,

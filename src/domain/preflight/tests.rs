@@ -5,8 +5,8 @@ mod layers;
 mod sentences;
 mod starts;
 
-use super::{FileIndex, Findings, Mode, Origin, Question, Start, check};
-use crate::domain::value::Platform;
+use super::{FileIndex, Findings, Origin, Question, Start, check};
+use crate::{api::v1alpha1::Preflight, domain::value::Platform};
 
 /// Holds `files` against an entrypoint, for amd64.
 fn judge(files: &FileIndex, entrypoint: &[&str], change: impl FnOnce(&mut Start)) -> Findings {
@@ -14,7 +14,7 @@ fn judge(files: &FileIndex, entrypoint: &[&str], change: impl FnOnce(&mut Start)
         Start { entrypoint: entrypoint.iter().map(|word| (*word).to_owned()).collect(), ..Start::default() };
     change(&mut start);
     let platform = Platform::linux("amd64");
-    check(&Question { files, start: &start, platform: &platform, base: "debian:12", mode: Mode::Enforce })
+    check(&Question { files, start: &start, platform: &platform, base: "debian:12", mode: Preflight::Enforce })
 }
 
 fn said(findings: &Findings) -> Vec<String> {

@@ -10,7 +10,6 @@ use std::{
     process::{Command, Stdio},
 };
 
-use flate2::read::MultiGzDecoder;
 use rustix::{
     mount::{MountFlags, UnmountFlags, mount, unmount},
     process::{Resource, Rlimit, setrlimit},
@@ -25,6 +24,7 @@ use crate::{
     },
     shell::{
         apply::apply,
+        archive::decompressed,
         rooted::{Last, resolve},
     },
 };
@@ -35,8 +35,6 @@ const UNPACK_MEMORY: u64 = 4 << 30;
 const ACCOUNTS: u64 = 1 << 20;
 /// mount(2) takes one page of options.
 const OPTIONS: usize = 4095;
-const GZIP: [u8; 2] = [0x1f, 0x8b];
-const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
 pub(super) fn serve(request: Request) -> Result<u8, SandboxError> {
     match request {
@@ -268,15 +266,6 @@ fn has_many_users() -> bool {
 
 fn user_map() -> Option<String> {
     fs::read_to_string("/proc/self/uid_map").ok()
-}
-
-/// A layer's archive, whatever it is compressed with: media types are not always right.
-fn decompressed(mut blob: BufReader<File>) -> io::Result<Box<dyn Read>> {
-    let head = io::BufRead::fill_buf(&mut blob)?;
-    if head.starts_with(&GZIP) {
-        return Ok(Box::new(MultiGzDecoder::new(blob)));
-    }
-    if head.starts_with(&ZSTD) { Ok(Box::new(zstd::Decoder::with_buffer(blob)?)) } else { Ok(Box::new(blob)) }
 }
 
 /// Removes a directory with all that is in it, what is mounted there included.

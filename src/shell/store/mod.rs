@@ -24,7 +24,7 @@ use tempfile::NamedTempFile;
 pub use usage::Usage;
 
 use crate::domain::{
-    artifact::{self, Artifact, Layer},
+    artifact::{self, Artifact, Layer, LayerIndexBlob},
     changes::StageInputs,
     debian::base::PackageSet,
     recipe::Key,
@@ -111,6 +111,7 @@ impl Store {
             "inputs",
             "resolved",
             "packages",
+            "layers",
             "chains",
             "runs",
             "images",
@@ -286,6 +287,20 @@ impl Store {
     /// When the disk says no.
     pub fn put_packages(&self, name: &str, packages: &(i64, PackageSet)) -> Result<(), StoreError> {
         self.put_json("packages", name, packages)
+    }
+
+    /// The blob that tells of a layer's files, if it was looked at.
+    #[must_use]
+    pub fn layer_index(&self, layer: Digest) -> Option<LayerIndexBlob> {
+        self.json("layers", &layer.hex())
+    }
+
+    /// Remembers the blob that tells of a layer's files.
+    ///
+    /// # Errors
+    /// When the disk says no.
+    pub fn put_layer_index(&self, layer: Digest, index: LayerIndexBlob) -> Result<(), StoreError> {
+        self.put_json("layers", &layer.hex(), &index)
     }
 
     /// Where index files of package archives are kept.

@@ -86,8 +86,21 @@ impl Store {
     #[must_use]
     pub fn prunable(&self, _hold: &Lock) -> Vec<PathBuf> {
         let kept = self.image_blobs();
-        let folders =
-            ["blobs", "chains", "caches", "partial", "runs", "keys", "snapshots", "saved", "inputs", "resolved"];
+        let folders = [
+            "blobs",
+            "chains",
+            "caches",
+            "partial",
+            "runs",
+            "keys",
+            "snapshots",
+            "saved",
+            "inputs",
+            "resolved",
+            "packages",
+            "indexes",
+            "layers",
+        ];
         folders.iter().flat_map(|folder| self.entries(folder)).filter(|path| !kept.contains(path)).collect()
     }
 

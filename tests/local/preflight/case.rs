@@ -1,8 +1,8 @@
 //! What a case is: an image's base, its files, how it starts, and what is expected.
 
-use minimalimage::domain::{
-    image::RuntimeConfig,
-    preflight::{Mode, Start},
+use minimalimage::{
+    api::v1alpha1::Preflight,
+    domain::{image::RuntimeConfig, preflight::Start},
 };
 
 /// What an image is built upon.
@@ -79,7 +79,7 @@ pub struct Case {
     pub env: Vec<(&'static str, &'static str)>,
     pub working_dir: &'static str,
     pub user: &'static str,
-    pub mode: Mode,
+    pub mode: Preflight,
     /// Whether the stage ran ldconfig.
     pub ldconfig: bool,
     pub expected: Expected,
@@ -157,7 +157,7 @@ pub fn case(name: &'static str, base: Base) -> Case {
         env: Vec::new(),
         working_dir: "",
         user: "",
-        mode: Mode::Enforce,
+        mode: Preflight::Enforce,
         ldconfig: false,
         expected: Expected::Starts,
     }

@@ -1,6 +1,6 @@
 //! The cases.
 
-use minimalimage::domain::preflight::Mode;
+use minimalimage::api::v1alpha1::Preflight;
 
 use super::case::{Base, Case, Content, app, case, script};
 
@@ -374,7 +374,7 @@ fn python() -> Vec<Case> {
             .env("PYTHONPATH", "/modules")
             .run(&["python3", "/app.py"])
     };
-    let strict = |case: Case| Case { mode: Mode::Strict, ..case };
+    let strict = |case: Case| Case { mode: Preflight::Strict, ..case };
     vec![
         script("a Python script", Python, "#!/usr/bin/env python3\nprint('started')\n"),
         script("a Python script by env -S", Python, "#!/usr/bin/env -S python3 -u\nprint('started')\n"),

@@ -3,11 +3,11 @@
 use tar::EntryType::{Directory, Regular, Symlink};
 
 use super::super::{
-    Mode, Question, Severity, Start, check,
+    Question, Severity, Start, check,
     resolve::{Looks, Lost},
 };
 use super::{elves::Maker, files, judge, layers::layer, said};
-use crate::domain::value::Platform;
+use crate::{api::v1alpha1::Preflight, domain::value::Platform};
 
 const MISSING: &str = "/app is a script for /bin/sh, which the base debian:12 does not have: use a base with a shell, or start a \
                        program instead of a script";
@@ -31,9 +31,9 @@ fn modes_decide_what_a_problem_does() {
         let found = check(&Question { files: &script, start: &start, platform: &platform, base: "b", mode });
         (found.sentences(Severity::Refusal).count(), found.sentences(Severity::Warning).count())
     };
-    assert_eq!([Mode::Enforce, Mode::Strict, Mode::Warn, Mode::Off].map(ask), [(1, 0), (1, 0), (0, 1), (0, 0)]);
+    assert_eq!([Preflight::Enforce, Preflight::Strict, Preflight::Warn, Preflight::Off].map(ask), [(1, 0), (1, 0), (0, 1), (0, 0)]);
     let other = Platform { os: "wasip1".into(), ..platform.clone() };
-    let question = Question { files: &script, start: &start, platform: &other, base: "b", mode: Mode::Strict };
+    let question = Question { files: &script, start: &start, platform: &other, base: "b", mode: Preflight::Strict };
     assert_eq!(check(&question).list, []);
 }
 
@@ -187,17 +187,18 @@ fn java_is_known_by_the_file_beside_it() {
 #[test]
 fn only_strict_holds_other_files_to_the_same() {
     let library = Maker { needed: vec!["libnowhere.so.1"], ..Maker::default() }.bytes();
-    let all = files([layer(&[("plugin.so", Regular, &library)])]);
+    let plugin = layer(&[("plugin.so", Regular, &library)]);
+    let all = files([plugin.clone()]);
     let platform = Platform::linux("amd64");
     let start = Start::default();
     let ask = |mode| check(&Question { files: &all, start: &start, platform: &platform, base: "scratch", mode });
     let sentence = "/plugin.so needs libnowhere.so.1, which an image from scratch does not have: copy it from the stage, or use a \
                     base that has it";
-    assert_eq!(said(&ask(Mode::Enforce)), [sentence]);
-    assert_eq!([Mode::Enforce, Mode::Strict].map(|mode| ask(mode).is_refused()), [false, true]);
+    assert_eq!(said(&ask(Preflight::Enforce)), [sentence]);
+    assert_eq!([Preflight::Enforce, Preflight::Strict].map(|mode| ask(mode).is_refused()), [false, true]);
     // Of the base it is nobody's business here.
-    let base = super::FileIndex::parse(&all.to_bytes()).unwrap();
-    let question = Question { files: &base, start: &start, platform: &platform, base: "b", mode: Mode::Strict };
+    let base = super::FileIndex::default().with(plugin, super::Origin::Base);
+    let question = Question { files: &base, start: &start, platform: &platform, base: "b", mode: Preflight::Strict };
     assert_eq!(check(&question).list, []);
     // Whoever loads it may have loaded what it needs before.
     let there = files([layer(&[("plugin.so", Regular, &library), ("opt/libnowhere.so.1", Regular, &library)])]);
