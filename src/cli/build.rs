@@ -81,6 +81,9 @@ pub struct InputArgs {
     /// A secret for `RUN --mount=type=secret`. Can be repeated.
     #[arg(long, value_name = "id=ID,(src=FILE|env=NAME)")]
     pub secret: Vec<SecretArgument>,
+    /// PEM file with the certificates of spec.image.certificates, which are in the cluster. Can be repeated, in the spec's order.
+    #[arg(long, value_name = "FILE")]
+    pub certificates: Vec<PathBuf>,
     /// Ask the registries what tags point to although that was asked a moment ago.
     #[arg(long)]
     pub pull: bool,

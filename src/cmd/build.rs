@@ -36,7 +36,9 @@ use crate::{
         artifact::{Artifact, OutputReport},
         files_layer,
         image::{self, BaseImage, Image, SourcedLayer},
-        plan::{Draft, LayerPlan, Pins, Plan, Problem, SourceKind, StagePlan},
+        include,
+        plan::{BASE_STAGE, Draft, LayerPlan, Pins, Plan, Problem, SourceKind, StagePlan},
+        preflight::FileIndex,
     },
     shell::{
         sandbox::{Request, Session},
@@ -100,7 +102,8 @@ pub(super) fn world(mut args: BuildArgs, secrets: bool) -> anyhow::Result<(Arc<W
     }
     let secrets = if secrets { resource::secrets(&args.input, spec.dockerfile.as_ref())? } else { BTreeMap::new() };
     let store = Store::open(args.input.store.clone())?;
-    let world = World::new(args, (draft.outline().clone(), secrets), context, store);
+    let certificates = resource::certificates(&args.input, &spec)?;
+    let world = World::new(args, (draft.outline().clone(), secrets, certificates), context, store);
     if hidden {
         let words =
             "the files of spec.source.inline are not used: CONTEXT takes their place; leave it out to build them";
@@ -158,7 +161,7 @@ async fn build(world: &Arc<World>, draft: Draft) -> anyhow::Result<Summary> {
     let done = stages(world, &plan, &pins).await?;
     world.remember(&done, &pins).await;
     let artifacts: BTreeMap<&str, &Artifact> = done.iter().map(|done| (done.stage.as_str(), &done.artifact)).collect();
-    let Assembled { image, layers, reports } = assemble(world, &plan, &artifacts, &images)?;
+    let Assembled { image, layers, reports } = until_stopped(world, assemble(world, &plan, &artifacts, &images)).await?;
     world.store.write(&image.config)?;
     world.store.write(&image.manifest)?;
     let base = plan.base.as_ref().map(|base| base.repository().clone());
@@ -255,14 +258,16 @@ pub(super) struct Assembled {
 }
 
 /// Puts the image together.
-pub(super) fn assemble(
+pub(super) async fn assemble(
     world: &World,
     plan: &Plan,
     artifacts: &BTreeMap<&str, &Artifact>,
     images: &BTreeMap<String, Resolved>,
 ) -> anyhow::Result<Assembled> {
-    let (layers, reports) = layers(world, plan, artifacts)?;
     let base = base(world, plan, images)?;
+    let packages = artifacts.get(BASE_STAGE).and_then(|artifact| artifact.layers.first());
+    let below = world.files_below(plan, base.as_ref(), packages).await?;
+    let (layers, reports) = layers(world, plan, artifacts, &below)?;
     let image = image::assemble(base.as_ref(), &layers, &plan.image, &world.outline.platform)?;
     Ok(Assembled { image, layers, reports })
 }
@@ -272,6 +277,7 @@ fn layers(
     world: &World,
     plan: &Plan,
     artifacts: &BTreeMap<&str, &Artifact>,
+    below: &FileIndex,
 ) -> anyhow::Result<(Vec<SourcedLayer>, Vec<OutputReport>)> {
     let (mut layers, mut reports) = (Vec::new(), Vec::new());
     for layer in &plan.layers {
@@ -286,6 +292,14 @@ fn layers(
                 let packed = files_layer::pack_files(files, plan.has_base()).context("spec.image.files")?;
                 world.store.write(&packed.bytes)?;
                 (packed.layer, packed.report, "files".to_owned())
+            }
+            LayerPlan::Include(wanted) => {
+                let Some(packed) = include::layer(*wanted, world.certificates.as_deref(), below, plan.has_base()).context("spec.image.include")?
+                else {
+                    continue;
+                };
+                world.store.write(&packed.bytes)?;
+                (packed.layer, packed.report, "include".to_owned())
             }
         };
         layers.push(SourcedLayer { layer, from });

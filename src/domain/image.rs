@@ -285,7 +285,10 @@ fn manifest(
 }
 
 /// The layers of the base's manifest, Docker's media types in OCI spelling (a manifest must not mix the two).
-fn base_layers(base: &BaseImage) -> Result<Vec<BaseLayer>, AssembleError> {
+///
+/// # Errors
+/// When the manifest is malformed or names layers of an unknown kind.
+pub fn base_layers(base: &BaseImage) -> Result<Vec<BaseLayer>, AssembleError> {
     let malformed = |problem| AssembleError::Malformed { reference: Box::new(base.reference.clone()), problem };
     let manifest: Value = serde_json::from_slice(&base.manifest).map_err(|_| malformed("its manifest is not JSON"))?;
     let layers =

@@ -15,6 +15,7 @@ pub mod files_layer;
 pub mod git;
 pub mod gzip;
 pub mod image;
+pub mod include;
 pub mod intake;
 pub mod job;
 pub mod layer;

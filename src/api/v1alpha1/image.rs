@@ -6,7 +6,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Base;
+use super::{Base, EnvVarSource};
 
 /// The final image. What is not set is inherited from the base, as in a Dockerfile.
 #[derive(KubeSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -15,6 +15,23 @@ pub struct ImageSpec {
     /// What the image starts from. Default: scratch, an empty image.
     #[serde(default)]
     pub base: Base,
+
+    /// What programs expect that need no shell, on any base and on scratch. CACertificates: the certificate authorities that
+    /// Debian trusts, as /etc/ssl/certs/ca-certificates.crt. TimeZones: the time zone database, /usr/share/zoneinfo.
+    /// NonRootUser: the user nonroot (65532) with a home, as whom the program runs unless `user` says otherwise.
+    /// Tmp: /tmp, for all to write to. Default: nothing. Example: [CACertificates, TimeZones].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub include: Vec<Include>,
+
+    /// Certificates of further authorities, PEM texts in ConfigMaps or Secrets of this namespace: the image trusts them beside
+    /// those that its base or `include` has. They become part of the image, as certificates may; keys are left out. Added to
+    /// /etc/ssl/certs/ca-certificates.crt, /etc/pki/tls/certs/ca-bundle.crt and the Java keystore /etc/ssl/certs/java/cacerts, as far
+    /// as the base has them. Default: none. Example: [{configMapKeyRef: {name: authorities, key: ca.crt}}].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub certificates: Vec<EnvVarSource>,
 
     /// Files put into the image: `from` is a stage or `source`. Files of one stage become one layer, as long as their
     /// order does not matter. Example: [{from: build, source: /workspace/app, destination: /app}].
@@ -163,6 +180,19 @@ pub struct Port {
     /// Its protocol. Default: TCP.
     #[serde(default)]
     pub protocol: Protocol,
+}
+
+/// What programs expect of the image that they run in.
+#[derive(JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Include {
+    /// Certificate authorities, from Debian's ca-certificates.
+    CACertificates,
+    /// The time zone database, from Debian's tzdata.
+    TimeZones,
+    /// The user and the group nonroot, 65532, with the home /home/nonroot.
+    NonRootUser,
+    /// /tmp, with mode 1777.
+    Tmp,
 }
 
 /// Transport protocols of ports.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use base::{Base, Distribution, ImageBase, PackagesBase, Pocket, RuntimeBase, ScratchBase, ScriptPolicy};
 pub use dockerfile::{BuildArgument, BuildSecret, DockerfileSpec, SnapshotPolicy, SnapshotSpec, StagePod};
-pub use image::{Copy, File, ImageSpec, LiteralVariable, Port, Protocol};
+pub use image::{Copy, File, ImageSpec, Include, LiteralVariable, Port, Protocol};
 pub use source::{
     ConfigMapSource, GitReference, GitSource, HttpSource, InlineFile, InlineSource, LocalReference, Source,
 };
@@ -60,7 +60,7 @@ pub const FLUX_REQUESTED_AT: &str = "reconcile.fluxcd.io/requestedAt";
     )
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = Rule::new("!has(self.stages) || !self.stages.exists(s, s.name == 'source')").message("the stage name `source` is reserved for the source itself; choose another"), validation = Rule::new("!(has(self.stages) && has(self.dockerfile))").message("give either stages or dockerfile, not both"), validation = Rule::new("has(self.dockerfile) || has(self.image.copy) || has(self.image.files) || has(self.image.base.image) || has(self.image.base.packages) || has(self.image.base.runtime)").message("image: give copy, files or a base; without any of them it would be empty"), validation = Rule::new("!has(self.dockerfile) || !(has(self.image.copy) || has(self.image.base.image) || has(self.image.base.scratch) || has(self.image.base.packages) || has(self.image.base.runtime) || has(self.image.command) || has(self.image.args) || has(self.image.env) || has(self.image.workingDir) || has(self.image.user) || has(self.image.ports) || has(self.image.volumes) || has(self.image.stopSignal))").message("with dockerfile only labels, annotations and files of image can be given; the rest comes from the Dockerfile"))]
+#[x_kube(validation = Rule::new("!has(self.stages) || !self.stages.exists(s, s.name == 'source')").message("the stage name `source` is reserved for the source itself; choose another"), validation = Rule::new("!(has(self.stages) && has(self.dockerfile))").message("give either stages or dockerfile, not both"), validation = Rule::new("has(self.dockerfile) || has(self.image.copy) || has(self.image.files) || has(self.image.include) || has(self.image.base.image) || has(self.image.base.packages) || has(self.image.base.runtime)").message("image: give copy, files, include or a base; without any of them it would be empty"), validation = Rule::new("!has(self.dockerfile) || !(has(self.image.copy) || has(self.image.include) || has(self.image.certificates) || has(self.image.base.image) || has(self.image.base.scratch) || has(self.image.base.packages) || has(self.image.base.runtime) || has(self.image.command) || has(self.image.args) || has(self.image.env) || has(self.image.workingDir) || has(self.image.user) || has(self.image.ports) || has(self.image.volumes) || has(self.image.stopSignal))").message("with dockerfile only labels, annotations and files of image can be given; the rest comes from the Dockerfile"))]
 pub struct MinimalImageSpec {
     /// How often a branch, a tag and the tags of builder and base images are looked at for something newer, with some
     /// jitter. Sources and images that are pinned by commit or digest are never polled. Default: 10m. Example: 1h.

@@ -117,6 +117,9 @@ pub struct ImageStatus {
     pub layers: Vec<LayerStatus>,
     /// What was pushed by platform.
     pub platforms: Vec<PlatformStatus>,
+    /// Digest of the certificates that it trusts beside those of its base, as a PEM text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificates: Option<String>,
     /// What the preflight found doubtful: files of the image that could not be executed or loaded.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50))]
@@ -316,6 +319,9 @@ pub struct Progress {
     /// Digest of the list of the base's packages.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub packages: Option<String>,
+    /// Digest of the certificates of `spec.image.certificates`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificates: Option<String>,
     /// The request that no cached artifact may answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub no_cache: Option<String>,

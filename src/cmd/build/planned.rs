@@ -78,7 +78,7 @@ impl Planned {
     fn new(plan: Plan, revision: Option<String>, found: Vec<(Reference, Resolved)>) -> Self {
         let images = found.iter().map(|(reference, found)| (reference.clone(), found.manifest)).collect();
         let resolved = found.into_iter().map(|(reference, found)| (reference.to_string(), found)).collect();
-        Self { plan, pins: Pins { revision, images, packages: None }, images: resolved }
+        Self { plan, pins: Pins { revision, images, ..Pins::default() }, images: resolved }
     }
 }
 

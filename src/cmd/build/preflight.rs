@@ -14,6 +14,7 @@ use crate::{
     api::v1alpha1::Preflight,
     domain::{
         artifact::{Layer, LayerIndexBlob},
+        image::{BaseImage, base_layers},
         plan::Plan,
         preflight::{FileIndex, LayerIndex, Origin, Question, Severity, Start, check, refusal, unjudged},
         value::{Descriptor, Digest, Repository},
@@ -49,7 +50,7 @@ impl World {
         // Of a layer that cannot be looked at it was said so.
         let Some(indexes) = indexes.into_iter().collect::<Option<Vec<_>>>() else { return Ok(()) };
         let start = Start::parse(&finished.image.config);
-        let (platform, base) = (self.outline.platform.clone(), base_name(plan));
+        let (platform, base) = (self.outline.platform.clone(), plan.base_name());
         let findings = blocking(move || {
             let files =
                 indexes.into_iter().fold(FileIndex::default(), |files, (index, origin)| files.with(index, origin));
@@ -61,6 +62,36 @@ impl World {
             bail!("{refusal}\n{ADVICE}");
         }
         Ok(())
+    }
+
+    /// What the base has, where something is put onto it that depends on that.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn files_below(
+        &self,
+        plan: &Plan,
+        base: Option<&BaseImage>,
+        packages: Option<&Layer>,
+    ) -> anyhow::Result<FileIndex> {
+        let mut files = FileIndex::default();
+        if !plan.includes() {
+            return Ok(files);
+        }
+        let unknown = "spec.image.include needs to know what the base has";
+        if let Some(base) = base {
+            for layer in base_layers(base)? {
+                let layer = Descriptor { media_type: layer.media_type, digest: layer.digest, size: layer.size };
+                let index = self.base_index(base.reference.repository(), layer).await?;
+                let (index, origin) = index.context(unknown)?;
+                files = files.with(index, origin);
+            }
+        }
+        if let Some(layer) = packages {
+            let (index, origin) = self.own_index(layer, Origin::Base).await?.context(unknown)?;
+            files = files.with(index, origin);
+        }
+        Ok(files)
     }
 
     async fn base_index(
@@ -115,9 +146,4 @@ impl World {
         self.progress.warn(&unjudged(problem));
         None
     }
-}
-
-fn base_name(plan: &Plan) -> String {
-    let packages = plan.packages.as_ref().map(|base| base.name.clone());
-    plan.base.as_ref().map(ToString::to_string).or(packages).unwrap_or_else(|| "scratch".to_owned())
 }

@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::{
     api::v1alpha1::{DockerfileSpec, InlineSource, MinimalImageSpec, Source},
     cli::{InputArgs, SecretFrom},
-    domain::{environment::SECRET_VARIABLE, resource_file, value::Reference},
+    domain::{debian::certificates::normalized, environment::SECRET_VARIABLE, resource_file, value::Reference},
 };
 
 /// The files that are built when none is named.
@@ -99,6 +99,25 @@ pub fn with_context(spec: &mut MinimalImageSpec) -> Vec<String> {
     spec.source = Some(Source { inline: Some(inline), ..Source::default() });
     let of_a_commit = |tag: &mut String| tag.contains("$(commit)") || tag.contains("$(commitShort)");
     spec.destination.tags.extract_if(.., of_a_commit).collect()
+}
+
+/// The certificates that the spec names, a PEM text; none where it names none.
+///
+/// # Errors
+/// When they are not given, or are none.
+pub fn certificates(args: &InputArgs, spec: &MinimalImageSpec) -> anyhow::Result<Option<String>> {
+    let (wanted, given) = (spec.image.certificates.len(), args.certificates.len());
+    anyhow::ensure!(
+        wanted == given,
+        "spec.image.certificates names {wanted} texts in ConfigMaps and Secrets, which only a cluster has: give \
+         --certificates FILE for each, not {given}"
+    );
+    let read = |path: &PathBuf| {
+        let text = fs::read_to_string(path).with_context(|| format!("failed to read {}", path.display()))?;
+        normalized(&text).with_context(|| format!("{} has no PEM certificates, or broken ones", path.display()))
+    };
+    let texts = args.certificates.iter().map(read).collect::<anyhow::Result<Vec<_>>>()?;
+    Ok((given > 0).then(|| texts.concat()))
 }
 
 /// The values of the spec's build secrets, by the variable that a stage has them in.

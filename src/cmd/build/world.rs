@@ -36,6 +36,8 @@ pub struct World {
     pub outline: Outline,
     /// The values of build secrets, by the variable that a stage has them in.
     secrets: BTreeMap<String, String>,
+    /// Certificates that the image trusts beside those of its base, a PEM text.
+    pub certificates: Option<String>,
     /// Every image of the plan, once they are known: their registries' logins are read.
     pub images: OnceLock<Vec<Reference>>,
     /// The directory that is the source, in place of the plan's.
@@ -63,7 +65,7 @@ impl World {
     #[must_use]
     pub fn new(
         args: BuildArgs,
-        (outline, secrets): (Outline, BTreeMap<String, String>),
+        (outline, secrets, certificates): (Outline, BTreeMap<String, String>, Option<String>),
         context: Option<PathBuf>,
         store: Store,
     ) -> Self {
@@ -72,6 +74,7 @@ impl World {
             args,
             outline,
             secrets,
+            certificates,
             images: OnceLock::new(),
             context,
             store,

@@ -124,6 +124,10 @@ impl Answers<'_> {
                 let answer = self.packages(&base, pinned, anew).await;
                 Box::new(|facts| facts.packages = Some(answer))
             }
+            Question::Certificates => {
+                let answer = self.certificates().await;
+                Box::new(|facts| facts.certificates = Some(answer))
+            }
             Question::Files { revision, paths } => {
                 let answer = self.files(revision, &paths).await;
                 Box::new(|facts| facts.files = Some(answer))
@@ -314,7 +318,7 @@ impl Answers<'_> {
         Ok(self.world.registry.with(keychain))
     }
 
-    async fn secret(
+    pub(super) async fn secret(
         &self,
         field: &str,
         name: &str,

@@ -2,6 +2,7 @@
 
 mod answers;
 mod caches;
+mod certificates;
 mod dockerfile;
 mod keep;
 mod packages;

@@ -19,7 +19,8 @@ use crate::{
     api::{conditions::Reason, v1alpha1::Preflight},
     domain::{
         artifact::LayerIndexBlob,
-        decide::{Publication, Trouble},
+        decide::{Publication, PublicationLayer, Trouble},
+        image::{BaseImage, BaseLayer, base_layers},
         preflight::{FileIndex, Findings, LayerIndex, Origin, Question, Severity, Start, check, refusal, unjudged},
         value::{Descriptor, Digest, Repository},
     },
@@ -99,6 +100,46 @@ impl Answers<'_> {
         }
     }
 
+    /// What the base has, where something is put onto it that depends on that.
+    pub(super) async fn files_below(
+        &self,
+        clients: &Clients,
+        publication: &Publication,
+        base: Option<&BaseImage>,
+    ) -> Result<FileIndex, Trouble> {
+        let mut files = FileIndex::default();
+        let includes = publication.layers.iter().any(|layer| matches!(layer, PublicationLayer::Include(_)));
+        if !includes {
+            return Ok(files);
+        }
+        let invalid = |problem: String| Trouble { reason: Reason::RegistryInvalid, message: problem };
+        let layers = base.map_or(Ok(Vec::new()), base_layers).map_err(|error| invalid(error.to_string()))?;
+        let below = layers.into_iter().filter_map(|BaseLayer { media_type, digest, size }| {
+            let layer = Descriptor { media_type, digest, size };
+            Some(Place::There { client: &clients.pull, repository: base?.reference.repository(), layer, index: None })
+        });
+        let packages = match publication.layers.first() {
+            Some(PublicationLayer::Artifact(sourced)) if publication.composed => Some(Place::There {
+                client: &clients.cache,
+                repository: &publication.cache,
+                layer: sourced.layer.descriptor(),
+                index: sourced.layer.index,
+            }),
+            _ => None,
+        };
+        let _permit = self.world.preflights.acquire().await;
+        for place in below.chain(packages) {
+            files = match self.layer_index(place).await {
+                Ok(index) => files.with(index, Origin::Base),
+                Err(Unread::Trouble(trouble)) => return Err(trouble),
+                Err(Unread::Malformed(problem)) => {
+                    return Err(invalid(format!("spec.image.include needs to know what the base has: {problem}")));
+                }
+            };
+        }
+        Ok(files)
+    }
+
     fn index_with<'a>(&'a self, place: Place<'a>, origin: Origin) -> BoxFuture<'a, Result<(LayerIndex, Origin), Unread>> {
         async move { Ok((self.layer_index(place).await?, origin)) }.boxed()
     }
@@ -140,7 +181,7 @@ fn places<'a>(clients: &'a Clients, publication: &'a Publication, made: &'a Made
         Some((Place::There { client: &clients.pull, repository: base?, layer, index: None }, Origin::Base))
     });
     let own = made.layers.iter().enumerate().map(|(number, (sourced, bytes))| {
-        let origin = if number == 0 && publication.composed.is_some() { Origin::Base } else { Origin::Artifact };
+        let origin = if number == 0 && publication.composed { Origin::Base } else { Origin::Artifact };
         let place = match bytes {
             Some(bytes) => Place::Here(bytes.clone()),
             None => Place::There {
@@ -158,8 +199,7 @@ fn places<'a>(clients: &'a Clients, publication: &'a Publication, made: &'a Made
 /// Beside everything else: an image may have many files.
 async fn judged(indexes: Vec<(LayerIndex, Origin)>, publication: &Publication, made: &Made) -> Findings {
     let start = Start::parse(&made.image.config);
-    let base = publication.base.as_ref().map(|(reference, _)| reference.to_string());
-    let base = base.or_else(|| publication.composed.clone()).unwrap_or_else(|| "scratch".to_owned());
+    let base = publication.base_name.clone();
     let (platform, mode) = (publication.platform.clone(), publication.preflight);
     let work = move || {
         let files = indexes.into_iter().fold(FileIndex::default(), |files, (index, origin)| files.with(index, origin));

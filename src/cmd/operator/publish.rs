@@ -13,7 +13,8 @@ use crate::{
         decide::{Publication, PublicationLayer, Published, Trouble},
         files_layer,
         image::{self, BaseImage, Image, SourcedLayer},
-        media_type,
+        include, media_type,
+        preflight::FileIndex,
         value::{Descriptor, Reference, Repository},
     },
     shell::registry::{Client, RegistryError},
@@ -63,8 +64,8 @@ impl Answers<'_> {
     /// What the image is made of; nothing is pushed.
     pub(super) async fn put_together(&self, clients: &Clients, publication: &Publication) -> Result<Made, Trouble> {
         let base = self.base(clients, publication).await?;
-        let (layers, files) = own_layers(publication)
-            .map_err(|error| Trouble { reason: Reason::InvalidSpec, message: format!("spec.image.files: {error}") })?;
+        let below = self.files_below(clients, publication, base.as_ref()).await?;
+        let (layers, files) = own_layers(publication, &below)?;
         let sourced: Vec<SourcedLayer> = layers.iter().map(|(layer, _)| layer.clone()).collect();
         let image = image::assemble(base.as_ref(), &sourced, &publication.image, &publication.platform);
         let image = image.map_err(|error| Trouble { reason: Reason::RegistryInvalid, message: error.to_string() })?;
@@ -167,17 +168,29 @@ fn transfer(
 /// The layers on top of the base; those made here with their bytes.
 type OwnLayers = (Vec<(SourcedLayer, Option<Bytes>)>, Option<OutputReport>);
 
-fn own_layers(publication: &Publication) -> Result<OwnLayers, files_layer::FilesError> {
+fn own_layers(publication: &Publication, below: &FileIndex) -> Result<OwnLayers, Trouble> {
+    let invalid = |field: &str, error: &dyn std::error::Error| Trouble {
+        reason: Reason::InvalidSpec,
+        message: format!("spec.image.{field}: {error}"),
+    };
     let mut report = None;
     let mut layers = Vec::new();
     for layer in &publication.layers {
         match layer {
             PublicationLayer::Artifact(layer) => layers.push((layer.clone(), None)),
             PublicationLayer::Files(files) => {
-                let packed = files_layer::pack_files(files, publication.base.is_some() || publication.composed.is_some())?;
+                let packed = files_layer::pack_files(files, publication.has_base);
+                let packed = packed.map_err(|error| invalid("files", &error))?;
                 let layer = SourcedLayer { layer: packed.layer, from: "files".into() };
                 layers.push((layer, Some(Bytes::from(packed.bytes))));
                 report = Some(packed.report);
+            }
+            PublicationLayer::Include(wanted) => {
+                let packed = include::layer(*wanted, publication.certificates.as_deref(), below, publication.has_base);
+                if let Some(packed) = packed.map_err(|error| invalid("include", &error))? {
+                    let layer = SourcedLayer { layer: packed.layer, from: "include".into() };
+                    layers.push((layer, Some(Bytes::from(packed.bytes))));
+                }
             }
         }
     }

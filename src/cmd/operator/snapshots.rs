@@ -50,7 +50,10 @@ impl Answers<'_> {
             layers.push(PublicationLayer::Artifact(SourcedLayer { layer, from: keep.stage.clone() }));
             let annotations = Snapshot::annotations(kept.source, made);
             let publication = Publication {
-                composed: None,
+                composed: false,
+                certificates: None,
+                has_base: true,
+                base_name: String::new(),
                 // Nobody starts it as it is.
                 preflight: Preflight::Off,
                 base: base.clone(),

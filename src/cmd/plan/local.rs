@@ -44,7 +44,7 @@ pub async fn report(input: InputArgs) -> anyhow::Result<Report> {
     for stage in &planned.plan.stages {
         walk.visit(stage).await.with_context(|| format!("stage {}", stage.name))?;
     }
-    walk.report()
+    walk.report().await
 }
 
 impl Walk<'_> {
@@ -155,10 +155,10 @@ impl Walk<'_> {
         self.planned.pins.images.get(reference).copied()
     }
 
-    fn report(mut self) -> anyhow::Result<Report> {
+    async fn report(mut self) -> anyhow::Result<Report> {
         let Plan { base, skipped, .. } = &self.planned.plan;
         self.lines.extend(skipped.iter().map(|name| StageLine::skipped(name)));
-        let (image, image_reason, image_changes) = self.image()?;
+        let (image, image_reason, image_changes) = self.image().await?;
         let tags = self.world.outline.expanded_tags(&self.planned.pins, 0, self.world.now);
         let tags =
             tags.map_err(|problems| anyhow!("{}", problems.iter().map(ToString::to_string).collect::<String>()))?;
@@ -176,17 +176,17 @@ impl Walk<'_> {
     }
 
     /// The image's digest where all stages' artifacts are there, and what the list of built images says of it.
-    fn image(&self) -> anyhow::Result<(Option<Digest>, String, bool)> {
+    async fn image(&self) -> anyhow::Result<(Option<Digest>, String, bool)> {
         let Planned { plan, images, .. } = self.planned;
         let needed = |layer: &LayerPlan| match layer {
             LayerPlan::Artifact(from) => self.artifacts.contains_key(&from.stage),
-            LayerPlan::Files(_) => true,
+            LayerPlan::Files(_) | LayerPlan::Include(_) => true,
         };
         if !plan.layers.iter().all(needed) {
             return Ok((None, "would be put together anew".to_owned(), true));
         }
         let artifacts = self.artifacts.iter().map(|(name, artifact)| (name.as_str(), artifact)).collect();
-        let digest = build::assemble(self.world, plan, &artifacts, images)?.image.digest;
+        let digest = build::assemble(self.world, plan, &artifacts, images).await?.image.digest;
         let repository = self.world.outline.repository.to_string();
         let built = self.world.store.images();
         let last = built.iter().filter(|image| image.repository == repository).max_by_key(|image| image.created);

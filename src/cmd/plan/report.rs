@@ -146,6 +146,7 @@ pub fn layers(plan: &Plan, digest: impl Fn(&str, usize) -> Option<Digest>) -> Ve
     let line = |layer: &LayerPlan| match layer {
         LayerPlan::Artifact(from) => LayerLine { from: from.origin(), digest: digest(&from.stage, from.output) },
         LayerPlan::Files(_) => LayerLine { from: "files".into(), digest: None },
+        LayerPlan::Include(_) => LayerLine { from: "include".into(), digest: None },
     };
     plan.layers.iter().map(line).collect()
 }

@@ -18,7 +18,7 @@ pub(super) fn convert(conversion: &Conversion<'_>, problems: &mut Vec<Problem>) 
     let base = conversion.plan.base.as_ref().map(|base| ImageBase { reference: base.to_string() });
     let files = conversion.plan.layers.iter().filter_map(|layer| match layer {
         LayerPlan::Files(files) => Some(files),
-        LayerPlan::Artifact(_) => None,
+        LayerPlan::Artifact(_) | LayerPlan::Include(_) => None,
     });
     let image = ImageSpec {
         base: Base { image: base, ..Base::default() },
@@ -62,7 +62,7 @@ fn check(conversion: &Conversion<'_>, target: usize, problems: &mut Vec<Problem>
     let layers = &conversion.plan.layers;
     let whole = |layer: &LayerPlan| match layer {
         LayerPlan::Artifact(from) => conversion.output(from).is_some_and(|output| output.changes),
-        LayerPlan::Files(_) => false,
+        LayerPlan::Files(_) | LayerPlan::Include(_) => false,
     };
     if layers.iter().any(whole) {
         let message =

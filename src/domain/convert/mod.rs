@@ -197,7 +197,7 @@ impl Conversion<'_> {
     fn layer_items(&self) -> Vec<(&str, &CopyItem)> {
         let layers = self.plan.layers.iter().filter_map(|layer| match layer {
             LayerPlan::Artifact(from) => Some(from),
-            LayerPlan::Files(_) => None,
+            LayerPlan::Files(_) | LayerPlan::Include(_) => None,
         });
         layers.flat_map(|from| self.items(from).iter().map(|item| (from.stage.as_str(), item))).collect()
     }

@@ -41,6 +41,14 @@ pub struct PackagesBase {
     pub config: ImageConfig,
 }
 
+impl PackagesBase {
+    /// Whether it is a base of its own, and not put onto something else.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.selection.onto.is_none()
+    }
+}
+
 /// One suite of an archive.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Archive {
@@ -65,6 +73,18 @@ pub struct Selection {
     /// What becomes of maintainer scripts that are not known.
     #[serde(skip_serializing_if = "is_refuse")]
     pub scripts: ScriptPolicy,
+    /// What the packages' files are put onto; none for a base of their own, with users and the usual directories.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub onto: Option<Onto>,
+}
+
+/// What files of packages are put onto that make no base by themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Onto {
+    /// Nothing.
+    Scratch,
+    /// An image, which has directories of its own.
+    Image,
 }
 
 // serde hands over a reference.

@@ -3,6 +3,8 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
 
+use crate::domain::value::Digest;
+
 /// What keytool and Java take for granted; it keeps no secret, the store has public certificates only.
 const PASSWORD: &str = "changeit";
 
@@ -76,6 +78,54 @@ pub fn certificates(text: &str) -> Vec<Vec<u8>> {
     blocks.filter_map(body).collect()
 }
 
+/// The certificates of a text that a person gave, one behind the other and nothing else of it, keys in particular; none when one
+/// is broken or there is none.
+#[must_use]
+pub fn normalized(text: &str) -> Option<String> {
+    let found = certificates(text);
+    let begun = text.matches("-----BEGIN CERTIFICATE-----").count();
+    (begun > 0 && found.len() == begun && found.iter().all(|der| is_sequence(der))).then(|| pem(&found))
+}
+
+/// Whether `der` is one SEQUENCE, as a certificate is (X.690, 8.1).
+fn is_sequence(der: &[u8]) -> bool {
+    let Some((0x30, rest)) = der.split_first().map(|(tag, rest)| (*tag, rest)) else { return false };
+    let Some((first, rest)) = rest.split_first() else { return false };
+    let (length, content) = match usize::from(*first) {
+        short if short < 0x80 => (short, rest),
+        long => {
+            let Some((bytes, content)) = rest.split_at_checked(long - 0x80).filter(|(bytes, _)| bytes.len() <= 4) else {
+                return false;
+            };
+            (bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)), content)
+        }
+    };
+    length > 0 && length == content.len()
+}
+
+/// Certificates as a PEM text.
+fn pem(certificates: &[Vec<u8>]) -> String {
+    let mut text = String::new();
+    for der in certificates {
+        text.push_str("-----BEGIN CERTIFICATE-----\n");
+        let body = STANDARD.encode(der);
+        let lines = body.as_bytes().chunks(64);
+        lines.for_each(|line| text.extend(line.iter().copied().map(char::from).chain(['\n'])));
+        text.push_str("-----END CERTIFICATE-----\n");
+    }
+    text
+}
+
+/// The Java keystore of all certificates in a PEM text, each named after its digest.
+#[must_use]
+pub fn keystore_of(text: &str) -> Vec<u8> {
+    let file = |der: Vec<u8>| CertificateFile {
+        name: format!("{}.crt", Digest::of(&der).short(16)),
+        text: pem(std::slice::from_ref(&der)),
+    };
+    keystore(&certificates(text).into_iter().map(file).collect::<Vec<_>>())
+}
+
 /// Java's modified UTF-8 with its length; the names here are ASCII or replaced.
 fn text(store: &mut Vec<u8>, text: &str) {
     let plain: Vec<u8> =
@@ -91,6 +141,21 @@ fn length(count: usize) -> [u8; 4] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_what_a_person_gives_only_certificates_are_taken() {
+        let block = |kind: &str, body: &str| format!("-----BEGIN {kind}-----\n{body}\n-----END {kind}-----\n");
+        let certificate = block("CERTIFICATE", "MAMCAQE=");
+        let given = format!("a name\n{}{}", block("PRIVATE KEY", "MAMCAQE="), certificate.replace('\n', "\r\n"));
+        assert_eq!(normalized(&given), Some(certificate.clone()));
+        let long = STANDARD.encode([&[0x30, 0x81, 0x80][..], &[1; 0x80]].concat());
+        assert!(normalized(&block("CERTIFICATE", &long)).unwrap().lines().all(|line| line.len() <= 64));
+        for wrong in ["", "MAMCAQ==", "MQMCAQE=", "MAMCAQEB", "!", "MA==", "MIQ="] {
+            assert_eq!(normalized(&(certificate.clone() + &block("CERTIFICATE", wrong))), None, "{wrong}");
+        }
+        assert_eq!(normalized("none"), None);
+        assert_eq!(keystore_of(&certificate), keystore_of(&given));
+    }
 
     #[test]
     fn every_certificate_of_a_file_is_taken() {

@@ -13,7 +13,7 @@ use crate::{
 
 use super::{
     accounts::{self, User},
-    base::Selection,
+    base::{Onto, Selection},
     certificates::{self, CertificateFile},
     contents::{LINKS, PatternError, Rules, WITHOUT, merged},
     relation,
@@ -113,6 +113,7 @@ pub struct Composer<S> {
     rules: Rules,
     policy: ScriptPolicy,
     architecture: String,
+    onto: Option<Onto>,
     tree: FileTree<S>,
     /// Which package has a file.
     owners: BTreeMap<TreePath, usize>,
@@ -143,7 +144,8 @@ impl<S: Clone> Composer<S> {
             rules: Rules::new(selection)?,
             policy: selection.scripts,
             architecture: architecture.to_owned(),
-            tree: FileTree::new(Parents::All),
+            onto: selection.onto,
+            tree: FileTree::new(if selection.onto == Some(Onto::Image) { Parents::Unusual } else { Parents::All }),
             owners: BTreeMap::new(),
             packages: Vec::new(),
             certificates: BTreeMap::new(),
@@ -194,7 +196,8 @@ impl<S: Clone> Composer<S> {
         if let Some(name) = path.strip_prefix(CERTIFICATES).filter(|name| name.ends_with(b".crt")) {
             return Ok(Place::Certificate(String::from_utf8_lossy(name).into_owned()));
         }
-        if !self.rules.keeps(&path) || path.starts_with(CERTIFICATES) {
+        // Directories are a base's; what is put onto something else has those that its files need.
+        if !self.rules.keeps(&path) || path.starts_with(CERTIFICATES) || directory && self.onto.is_some() {
             return Ok(Place::Nowhere);
         }
         if directory || !self.is_anothers(&safe)? { Ok(Place::At(safe)) } else { Ok(Place::Nowhere) }
@@ -305,7 +308,9 @@ impl<S: Clone> Composer<S> {
         }
         self.records(&text)?;
         let users = self.act(&text)?;
-        self.system(&users, &text)?;
+        if self.onto.is_none() {
+            self.system(&users, &text)?;
+        }
         Ok(self.tree)
     }
 

@@ -38,6 +38,8 @@ pub enum Kind<'a> {
 }
 
 const STATIC: &[&str] = &["base-files", "ca-certificates", "media-types", "netbase", "tzdata"];
+/// The variable by which programs find the authorities that they trust, and its value.
+pub const BUNDLE: (&str, &str) = ("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt");
 /// Which versions of what each suite has, newest suite last.
 const SUITES: &[(&str, &[&str], &[&str], &[&str])] =
     &[("bookworm", &["17"], &["3.11"], &["18"]), ("trixie", &["21", "25"], &["3.13"], &["20"])];
@@ -92,7 +94,7 @@ pub fn runtime(kind: &Kind<'_>, suite: Option<&str>, architecture: &str) -> Resu
 pub fn config(runtime: Option<&Runtime>) -> ImageConfig {
     let own = [
         ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
-        ("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt"),
+        BUNDLE,
         ("LANG", "C.UTF-8"),
     ];
     let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));

@@ -250,9 +250,10 @@ impl Pass<'_> {
         let mut status = self.observed();
         let set = self.facts.packages.as_ref().and_then(|set| set.as_deref().ok());
         let mut base = base_status(plan, progress, published, set);
-        // A base of packages is a layer of the image's own.
-        let below = if plan.packages.is_some() { 0 } else { u64::try_from(base.size).unwrap_or_default() };
+        // Packages are a layer of the image's own.
+        let below = if plan.base.is_none() { 0 } else { u64::try_from(base.size).unwrap_or_default() };
         let image = image_status(plan, stages, below, published, tags);
+        let image = ImageStatus { certificates: progress.certificates.clone(), ..image };
         base.share = base.size * 100 / image.size.max(1);
         let build = Build {
             succeeded: true,

@@ -1,6 +1,7 @@
 //! One pass over a MinimalImage: (resource, facts, settings, now) → what to ask, or what to do. Pure; the shell asks
 //! and acts. All state is in the resource's status, the cluster's Jobs and the registry, so a pass can begin anywhere.
 
+mod certificates;
 mod finish;
 mod front;
 mod packages;
@@ -25,6 +26,7 @@ use super::{
     caches::KeepCaches,
     debian::base::{PackageSet, PackagesBase},
     image::{BaseLayer, ImageConfig, RuntimeConfig, SourcedLayer},
+    include::Included,
     job::StageRun,
     observed::JobFact,
     plan::{Draft, Pins, Plan},
@@ -61,6 +63,8 @@ pub enum Question {
         /// Whether what was found a moment ago is not enough: somebody asked for a look.
         anew: bool,
     },
+    /// The certificates that the spec names.
+    Certificates,
     /// The source's Dockerfile and what belongs to it, at a revision: paths below the source's directory.
     Files {
         /// The source's revision.
@@ -100,8 +104,14 @@ pub struct Publication {
     pub base: Option<(Reference, Digest)>,
     /// The layers on top, lowest first.
     pub layers: Vec<PublicationLayer>,
-    /// What the base of packages is called that is the lowest of them, if it is one.
-    pub composed: Option<String>,
+    /// Whether the lowest of them is made of packages.
+    pub composed: bool,
+    /// Whether anything is below the layers that hold what is copied.
+    pub has_base: bool,
+    /// What people call what the image starts from.
+    pub base_name: String,
+    /// Certificates that it trusts beside those of its base, a PEM text.
+    pub certificates: Option<String>,
     /// What is held against each other before the image is pushed.
     pub preflight: Preflight,
     /// What the config says.
@@ -125,6 +135,8 @@ pub enum PublicationLayer {
     Artifact(SourcedLayer),
     /// Files to be packed.
     Files(Vec<TextFile>),
+    /// What is put onto the base without packages.
+    Include(Included),
 }
 
 /// What was pushed.
@@ -198,6 +210,8 @@ pub struct Facts {
     pub images: BTreeMap<Reference, Result<ResolvedImage, Trouble>>,
     /// To [`Question::Packages`].
     pub packages: Option<Result<Arc<PackageSet>, Trouble>>,
+    /// To [`Question::Certificates`]: a PEM text.
+    pub certificates: Option<Result<String, Trouble>>,
     /// To [`Question::Files`]: text by path; none where there is no such file.
     pub files: Option<Result<BTreeMap<String, Option<String>>, Trouble>>,
     /// To [`Question::Config`].
@@ -380,6 +394,10 @@ impl Pass<'_> {
                 Ok(set) => progress.packages = set.map(|set| set.digest().to_string()),
                 Err(trouble) => return Ok(Err((progress, trouble))),
             }
+            match self.certificates()? {
+                Ok(text) => progress.certificates = text.map(|text| Digest::of(text.as_bytes()).to_string()),
+                Err(trouble) => return Ok(Err((progress, trouble))),
+            }
         }
         progress.resolved = true;
         Ok(Ok(progress))
@@ -392,6 +410,7 @@ impl Pass<'_> {
             let open = plan.images().into_iter().filter(|image| !self.facts.images.contains_key(image));
             questions.extend(open.map(Question::Image));
             questions.extend(self.packages(plan, progress).err().into_iter().flatten());
+            questions.extend(self.certificates().err().into_iter().flatten());
         }
         questions
     }
@@ -417,12 +436,19 @@ impl Pass<'_> {
                 return Ok(self.refuse(&message));
             }
         };
+        let certificates = match self.certificates()? {
+            Ok(text) => text.map(str::to_owned),
+            Err(trouble) => return Ok(self.trouble_amid(outline, progress, &stages, &trouble)),
+        };
+        let digest = certificates.as_ref().map(|text| Digest::of(text.as_bytes()).to_string());
+        // Those that are there now are what the image gets.
+        let progress = Progress { certificates: digest, ..progress };
         if self.facts.published.is_none() && self.status.progress.as_ref() != Some(&progress) {
             // What the tags are made of must be known before the first of them is pushed: a restart goes on with it.
             return Ok(self.pushing(progress, &stages));
         }
         match &self.facts.published {
-            None => Err(vec![Question::Publish(Box::new(stages.publication(plan, &progress, tags)))]),
+            None => Err(vec![Question::Publish(Box::new(stages.publication(plan, &progress, tags, certificates)))]),
             Some(Ok(published)) => Ok(self.succeeded(plan, &progress, &stages, published, &tags)),
             Some(Err(trouble)) => Ok(self.trouble_amid(outline, progress, &stages, trouble)),
         }
@@ -453,8 +479,9 @@ fn pinned_digest(progress: &Progress, reference: &Reference) -> Option<Digest> {
 
 /// The revision and images that a plan is built with.
 fn pins_of(progress: &Progress) -> Pins {
-    let packages = progress.packages.as_ref().and_then(|digest| digest.parse().ok());
-    Pins { revision: progress.revision.clone(), images: image_pins(progress), packages }
+    let parsed = |digest: &Option<String>| digest.as_ref().and_then(|digest| digest.parse().ok());
+    let (packages, certificates) = (parsed(&progress.packages), parsed(&progress.certificates));
+    Pins { revision: progress.revision.clone(), images: image_pins(progress), packages, certificates }
 }
 
 #[cfg(test)]

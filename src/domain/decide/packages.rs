@@ -50,6 +50,12 @@ impl Pass<'_> {
         Ok(matches!(set, Ok(Some(set)) if Some(set.digest().to_string().as_str()) != pinned))
     }
 
+    /// Whether the base, or what is put onto it, is made of other packages than the last image's.
+    pub(super) fn has_other_packages(&self) -> bool {
+        let before = self.status.base.as_ref().map(|base| base.packages.as_slice()).unwrap_or_default();
+        matches!(&self.facts.packages, Some(Ok(set)) if listed(set) != before)
+    }
+
     /// Why the base is another one: the packages that changed.
     pub(super) fn changed_packages(&self) -> String {
         let before = self.status.base.as_ref().map(|base| base.packages.as_slice()).unwrap_or_default();

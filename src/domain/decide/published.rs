@@ -4,7 +4,8 @@ use crate::{
     api::v1alpha1::{BaseStatus, FileStatus, ImageStatus, LayerStatus, PlatformStatus, Progress},
     domain::{
         artifact::OutputReport,
-        debian::base::PackageSet,
+        debian::base::{PackageSet, PackagesBase},
+        image::SourcedLayer,
         plan::{BASE_STAGE, LayerPlan, Plan},
         value::{Digest, Reference, human_size},
     },
@@ -62,6 +63,7 @@ pub(super) fn image_status(
             platform: plan.outline.platform.to_string(),
             digest: published.digest.to_string(),
         }],
+        certificates: None,
         warnings: published.warnings.clone(),
     }
 }
@@ -70,6 +72,7 @@ pub(super) fn image_status(
 fn reports<'a>(plan: &Plan, stages: &'a Stages, published: &'a Published) -> Vec<&'a OutputReport> {
     let report = |layer: &LayerPlan| match layer {
         LayerPlan::Files(_) => published.files.as_ref(),
+        LayerPlan::Include(_) => None,
         LayerPlan::Artifact(from) if from.stage == BASE_STAGE => None,
         LayerPlan::Artifact(from) => stages.artifacts.get(&from.stage)?.outputs.get(from.output),
     };
@@ -83,25 +86,43 @@ pub(super) fn base_status(
     published: &Published,
     set: Option<&PackageSet>,
 ) -> BaseStatus {
-    if let (Some(base), Some(set), Some(layer)) = (&plan.packages, set, published.layers.first()) {
-        let newest = set.releases.iter().map(|release| release.date).max();
-        return BaseStatus {
-            kind: "Packages".into(),
-            display_name: base.name.clone(),
-            digest: Some(set.digest().to_string()),
-            size: signed(layer.layer.size),
-            compressed_size: signed(layer.layer.compressed_size),
-            creation_time: newest.map(|date| date.to_string()),
-            distribution: Some(set.distribution.clone()),
-            package_count: Some(signed(set.packages.len() as u64)),
-            packages: listed(set),
-            releases: releases(set),
-            ..BaseStatus::default()
-        };
+    let packages = plan.packages.as_ref().zip(set).zip(published.layers.first());
+    let made = packages.map(|((base, set), layer)| (base, packages_status(base, set, layer)));
+    match (&plan.base, made) {
+        (Some(base), made) => {
+            let listed = made.map(|(_, status)| status).unwrap_or_default();
+            // What the base itself is made of is not known by that.
+            let BaseStatus { packages, releases, .. } = listed;
+            BaseStatus { packages, releases, ..image_base_status(base, progress, published) }
+        }
+        (None, Some((base, status))) if base.is_whole() => status,
+        (None, made) => BaseStatus {
+            kind: "Scratch".into(),
+            display_name: "scratch".into(),
+            digest: None,
+            ..made.map(|(_, status)| status).unwrap_or_default()
+        },
     }
-    let Some(base) = &plan.base else {
-        return BaseStatus { kind: "Scratch".into(), display_name: "scratch".into(), ..BaseStatus::default() };
-    };
+}
+
+fn packages_status(base: &PackagesBase, set: &PackageSet, layer: &SourcedLayer) -> BaseStatus {
+    let newest = set.releases.iter().map(|release| release.date).max();
+    BaseStatus {
+        kind: "Packages".into(),
+        display_name: base.name.clone(),
+        digest: Some(set.digest().to_string()),
+        size: signed(layer.layer.size),
+        compressed_size: signed(layer.layer.compressed_size),
+        creation_time: newest.map(|date| date.to_string()),
+        distribution: Some(set.distribution.clone()),
+        package_count: Some(signed(set.packages.len() as u64)),
+        packages: listed(set),
+        releases: releases(set),
+        ..BaseStatus::default()
+    }
+}
+
+fn image_base_status(base: &Reference, progress: &Progress, published: &Published) -> BaseStatus {
     let digest = pinned_digest(progress, base);
     let name = base.to_string();
     let size = progress.images.iter().find(|image| image.reference == name).map_or(0, |image| image.size);

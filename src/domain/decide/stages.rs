@@ -369,9 +369,16 @@ impl Stages {
     }
 
     /// The image that the artifacts make.
-    pub(super) fn publication(&self, plan: &Plan, progress: &Progress, tags: Vec<Reference>) -> Publication {
+    pub(super) fn publication(
+        &self,
+        plan: &Plan,
+        progress: &Progress,
+        tags: Vec<Reference>,
+        certificates: Option<String>,
+    ) -> Publication {
         let layers = plan.layers.iter().filter_map(|layer| match layer {
             LayerPlan::Files(files) => Some(PublicationLayer::Files(files.clone())),
+            LayerPlan::Include(included) => Some(PublicationLayer::Include(*included)),
             LayerPlan::Artifact(from) => {
                 let layer = self.artifacts.get(&from.stage)?.layers.get(from.output)?.clone();
                 Some(PublicationLayer::Artifact(SourcedLayer { layer, from: from.origin() }))
@@ -380,7 +387,10 @@ impl Stages {
         Publication {
             base: plan.base.as_ref().and_then(|base| Some((base.clone(), pinned_digest(progress, base)?))),
             layers: layers.collect(),
-            composed: plan.packages.as_ref().map(|base| base.name.clone()),
+            composed: plan.packages.is_some(),
+            certificates,
+            has_base: plan.has_base(),
+            base_name: plan.base_name(),
             preflight: plan.outline.preflight,
             image: plan.image.clone(),
             platform: plan.outline.platform.clone(),

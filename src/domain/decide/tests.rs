@@ -35,6 +35,7 @@ struct World {
     base_is_known: bool,
     compose: Slot,
     packages: Result<Arc<PackageSet>, Trouble>,
+    certificates: Result<String, Trouble>,
     snapshots: BTreeMap<Key, Snapshot>,
     /// The text of the source's Dockerfile.
     dockerfile: Option<String>,
@@ -83,6 +84,7 @@ impl World {
             base_is_known: false,
             compose: Slot::Granted,
             packages: Ok(packages::set(&["libc6=1"], "2026-11-01T00:00:00Z")),
+            certificates: Ok(String::new()),
             dockerfile: None,
             slot: Slot::Granted,
             published: Ok(published),
@@ -171,6 +173,7 @@ impl World {
             Question::CredentialHost => facts.credential_host = Some(Ok(None)),
             Question::Image(reference) => drop(facts.images.insert(reference, self.images.clone())),
             Question::Packages { .. } => facts.packages = Some(self.packages.clone()),
+            Question::Certificates => facts.certificates = Some(self.certificates.clone()),
             Question::Files { .. } => {
                 let texts = [("Dockerfile".to_owned(), self.dockerfile.clone())];
                 facts.files = Some(Ok(texts.into()));
@@ -682,6 +685,31 @@ fn an_image_that_could_not_start_is_refused_for_good_and_the_last_one_stays() {
     world.change_spec("/preflight", json!("Off"));
     world.pass();
     assert_eq!(world.ready().1, "Succeeded");
+}
+
+#[test]
+fn certificates_that_change_are_a_new_image_and_run_nothing() {
+    let mut world = World::new();
+    world.cached = None;
+    world.change_spec("/image/certificates", json!([{"configMapKeyRef": {"name": "authorities", "key": "ca.crt"}}]));
+    world.certificates = Err(trouble(Reason::ReferenceNotFound));
+    world.pass();
+    assert_eq!(world.ready().1, "ReferenceNotFound");
+    world.certificates = Ok("one".into());
+    world.now += 30;
+    world.pass();
+    let with = |text: &'static str| move |q: &Question| matches!(q, Question::Publish(publication) if publication.certificates.as_deref() == Some(text));
+    assert!(world.asked_for(with("one")));
+    assert_eq!(world.ready().1, "Succeeded");
+    world.now += 3600;
+    world.pass();
+    assert!(!world.asked_for(|q| matches!(q, Question::Publish(_))), "nothing has changed");
+    world.certificates = Ok("two".into());
+    world.now += 3600;
+    let outcome = world.pass();
+    assert!(world.asked_for(with("two")) && outcome.start.is_empty());
+    let last = world.status().last_build.clone().unwrap();
+    assert_eq!((last.reason, last.message.as_str()), (BuildReason::BaseChanged, "the certificates of spec.image.certificates changed"));
 }
 
 #[test]

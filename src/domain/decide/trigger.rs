@@ -8,6 +8,7 @@ use kube::ResourceExt;
 use crate::{
     api::v1alpha1::{BuildReason, FLUX_REQUESTED_AT, NO_CACHE_REQUESTED_AT, PinnedImage, Progress, REQUESTED_AT},
     domain::{
+        debian::base::PackagesBase,
         plan::{Draft, Outline, inputs},
         value::{Digest, Reference},
     },
@@ -110,7 +111,7 @@ impl Pass<'_> {
             return Some(progress);
         }
         let base = match draft {
-            Draft::Complete(plan) if plan.packages.is_some() => {
+            Draft::Complete(plan) if plan.packages.as_ref().is_some_and(PackagesBase::is_whole) => {
                 progress.packages.as_deref().and_then(|digest| digest.parse().ok())
             }
             Draft::Complete(plan) => plan.base.as_ref().and_then(|base| pinned_digest(&progress, base)),
@@ -122,11 +123,14 @@ impl Pass<'_> {
         };
         let known_base = self.status.base.as_ref().and_then(|base| base.digest.clone());
         let base_moved = base.map(|digest| digest.to_string()) != known_base;
+        let known_certificates = self.status.image.as_ref().and_then(|image| image.certificates.clone());
         let (reason, message) = if progress.revision != last.revision {
             let revision = progress.revision.clone().unwrap_or_default();
             (BuildReason::SourceChanged, format!("the source is at {revision}"))
-        } else if base_moved && progress.packages.is_some() {
+        } else if self.has_other_packages() {
             (BuildReason::BaseChanged, self.changed_packages())
+        } else if progress.certificates != known_certificates {
+            (BuildReason::BaseChanged, "the certificates of spec.image.certificates changed".to_owned())
         } else if base_moved {
             (BuildReason::BaseChanged, "the base image's tag points to another image".to_owned())
         } else {

@@ -28,6 +28,7 @@ fn rendered_stage(plan: &Plan, stage: &StagePlan, start: Option<Start>, settings
         images: plan.images().into_iter().map(|image| (image.clone(), Digest::of(b"builder"))).collect(),
         revision: Some("c".into()),
         packages: None,
+        certificates: None,
     };
     let recipe = plan.recipe(stage, &pins, &BTreeMap::new()).unwrap();
     let key = recipe.quick_key(Some("c"));

@@ -3,15 +3,17 @@
 use jiff::civil::Date;
 
 use crate::{
-    api::v1alpha1::{Base, PackagesBase as PackagesSpec, Pocket, RuntimeBase},
+    api::v1alpha1::{ImageSpec, Include, PackagesBase as PackagesSpec, Pocket, RuntimeBase},
     domain::{
         debian::{
-            base::{Archive, PackagesBase, Selection},
+            base::{Archive, Onto, PackagesBase, Selection},
             compose::without,
             contents::Rules,
             runtimes::{self, DEFAULT_SUITE, Kind},
             signature::Keyring,
         },
+        image::ImageConfig,
+        include::{Included, NONROOT_USER},
         source::SourceUrl,
         value::{Platform, Reference},
     },
@@ -29,25 +31,77 @@ const ALWAYS: &str = "base-files";
 #[derive(Debug, Default)]
 pub(super) struct Start {
     pub image: Option<Reference>,
+    /// Packages that are the base, or that are put onto it.
     pub packages: Option<PackagesBase>,
+    /// What is put onto it without packages.
+    pub included: Option<Included>,
+    /// What its config says, below what the spec says.
+    pub config: ImageConfig,
 }
 
-pub(super) fn plan(spec: &Base, platform: Option<&Platform>, problems: &mut Problems) -> Start {
+impl Start {
+    /// Whether anything is below the layers that hold what is copied.
+    pub(super) fn has_base(&self) -> bool {
+        self.image.is_some() || self.packages.as_ref().is_some_and(PackagesBase::is_whole)
+    }
+}
+
+pub(super) fn plan(
+    ImageSpec { base: spec, include, certificates, .. }: &ImageSpec,
+    platform: Option<&Platform>,
+    problems: &mut Problems,
+) -> Start {
     let image = spec.image.as_ref().map(|base| base.reference.parse::<Reference>());
     let image = image.and_then(|image| problems.take("image.base.image.reference", image));
+    let wanted = include.iter().filter_map(|include| match include {
+        Include::CACertificates => Some("ca-certificates"),
+        Include::TimeZones => Some("tzdata"),
+        Include::NonRootUser | Include::Tmp => None,
+    });
+    let wanted: Vec<String> = wanted.map(str::to_owned).collect();
     let packages = match (&spec.runtime, &spec.packages) {
-        (None, None) => None,
+        (None, None) if wanted.is_empty() => None,
+        (None, None) => platform.and_then(|platform| included(wanted, image.as_ref(), platform, problems)),
         (runtime, given) => {
-            let defaults = PackagesSpec::default();
-            let given = given.as_ref().unwrap_or(&defaults);
-            platform.and_then(|platform| packages(runtime.as_ref(), given, platform, problems))
+            let mut given = given.clone().unwrap_or_default();
+            given.install.extend(wanted);
+            platform.and_then(|platform| packages(runtime.as_ref(), &given, platform, problems))
         }
     };
     let kinds = [spec.scratch.is_some(), spec.image.is_some(), spec.packages.is_some() || spec.runtime.is_some()];
     if kinds.into_iter().filter(|given| *given).count() > 1 {
         problems.add("image.base", "give one of scratch, image, and packages or runtime");
     }
-    Start { image, packages }
+    let (user, tmp) = (include.contains(&Include::NonRootUser), include.contains(&Include::Tmp));
+    let whole = packages.as_ref().is_some_and(PackagesBase::is_whole);
+    let certificates = !certificates.is_empty();
+    // Bases of packages have users and /tmp.
+    let included = Included { user: user && !whole, tmp: tmp && !whole, certificates };
+    let included = Some(included).filter(|included| included.user || included.tmp || included.certificates);
+    let config = packages.as_ref().map(|packages| packages.config.clone()).unwrap_or_default();
+    let nowhere = certificates && image.is_none() && packages.is_none();
+    let config = if nowhere { ImageConfig { env: vec![bundle_variable()], ..config } } else { config };
+    let config = if user { ImageConfig { user: Some(NONROOT_USER.to_owned()), ..config } } else { config };
+    Start { image, packages, included, config }
+}
+
+/// Packages that are put onto scratch or an image.
+fn included(
+    install: Vec<String>,
+    image: Option<&Reference>,
+    platform: &Platform,
+    problems: &mut Problems,
+) -> Option<PackagesBase> {
+    let certificates = install.iter().any(|name| name == "ca-certificates");
+    let spec = PackagesSpec { install, exclude: vec![ALWAYS.to_owned()], ..PackagesSpec::default() };
+    let base = packages(None, &spec, platform, problems)?;
+    let env = certificates.then(bundle_variable).into_iter().collect();
+    Some(PackagesBase {
+        name: image.map_or_else(|| "scratch".to_owned(), ToString::to_string),
+        selection: Selection { onto: Some(if image.is_some() { Onto::Image } else { Onto::Scratch }), ..base.selection },
+        config: ImageConfig { env, ..ImageConfig::default() },
+        ..base
+    })
 }
 
 fn packages(
@@ -84,7 +138,8 @@ fn packages(
     }
     let install: Vec<String> =
         install.into_iter().filter(|text| !spec.exclude.iter().any(|name| is_of(text, name))).collect();
-    let selection = Selection { keep: spec.keep.clone(), drop: spec.drop.clone(), scripts: spec.scripts };
+    let selection =
+        Selection { keep: spec.keep.clone(), drop: spec.drop.clone(), scripts: spec.scripts, onto: None };
     problems.take(FIELD, Rules::check(&selection));
     if let Some(keyring) = &spec.keyring {
         problems.take(format!("{FIELD}.keyring"), Keyring::parse(keyring));
@@ -104,6 +159,12 @@ fn packages(
         selection,
         config: runtimes::config(runtime.as_ref()),
     })
+}
+
+/// Where programs find the authorities that they trust.
+fn bundle_variable() -> (String, String) {
+    let (name, path) = runtimes::BUNDLE;
+    (name.to_owned(), path.to_owned())
 }
 
 /// Whether `text`, `name` or `name=version`, is of the package `name`.
@@ -188,13 +249,45 @@ mod tests {
     use super::*;
 
     fn planned(base: serde_json::Value) -> Result<PackagesBase, String> {
-        let base: Base = serde_json::from_value(base).unwrap();
+        start(base, &[]).map(|start| start.packages.unwrap())
+    }
+
+    fn start(base: serde_json::Value, include: &[Include]) -> Result<Start, String> {
+        let base = serde_json::from_value(base).unwrap();
         let mut problems = Problems::default();
-        let start = plan(&base, Some(&Platform::linux("amd64")), &mut problems);
-        match problems.0.first() {
-            Some(problem) => Err(problem.to_string()),
-            None => Ok(start.packages.unwrap()),
-        }
+        let image = ImageSpec { base, include: include.to_vec(), ..ImageSpec::default() };
+        let start = plan(&image, Some(&Platform::linux("amd64")), &mut problems);
+        problems.0.first().map_or(Ok(start), |problem| Err(problem.to_string()))
+    }
+
+    #[test]
+    fn what_is_included_is_put_onto_what_has_it_not() {
+        let all = [Include::TimeZones, Include::CACertificates, Include::NonRootUser, Include::Tmp];
+        let scratch = start(json!({}), &all).unwrap();
+        let packages = scratch.packages.clone().unwrap();
+        assert!(!scratch.has_base());
+        assert_eq!((packages.install, packages.name), (vec!["ca-certificates".into(), "tzdata".into()], "scratch".into()));
+        assert_eq!(packages.selection.onto, Some(Onto::Scratch));
+        assert_eq!(scratch.included, Some(Included { user: true, tmp: true, certificates: false }));
+        assert_eq!(scratch.config.user.as_deref(), Some("65532:65532"));
+        assert_eq!(scratch.config.env, [("SSL_CERT_FILE".into(), "/etc/ssl/certs/ca-certificates.crt".into())]);
+
+        let image = start(json!({"image": {"reference": "debian:12"}}), &all[..1]).unwrap();
+        let packages = image.packages.clone().unwrap();
+        assert!(image.has_base() && image.included.is_none() && image.config == ImageConfig::default());
+        assert_eq!((packages.install, packages.selection.onto), (vec!["tzdata".into()], Some(Onto::Image)));
+
+        let own = start(json!({"runtime": {"cc": {}}}), &all).unwrap();
+        assert_eq!(own.included, None);
+        assert_eq!(own.packages.unwrap().selection.onto, None);
+        assert_eq!(own.config.user.as_deref(), Some("65532:65532"));
+
+        let users = start(json!({}), &all[2..3]).unwrap();
+        assert!(users.packages.is_none());
+        assert_eq!(users.included, Some(Included { user: true, tmp: false, certificates: false }));
+        let base = json!({"packages": {"install": ["libc6"], "exclude": ["tzdata"]}});
+        let refused = start(base, &all[..1]).unwrap_err();
+        assert!(refused.contains("spec.image.base.packages.exclude: tzdata is in install too"), "{refused}");
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub(super) fn draft(spec: &MinimalImageSpec, problems: &mut Problems) -> Option<
     let platform = spec.platforms.first().map_or("linux/amd64", String::as_str).parse();
     let platform = problems.take("platforms[0]", platform);
     let interval = duration(problems, "interval", &spec.interval);
-    let base = base::plan(&spec.image.base, platform.as_ref(), problems);
+    let base = base::plan(&spec.image, platform.as_ref(), problems);
     let repository = repository(&spec.destination.repository, problems);
     let cache = match &spec.cache {
         Some(cache) => problems.take("cache.repository", cache.repository.parse()),
@@ -45,7 +45,7 @@ pub(super) fn draft(spec: &MinimalImageSpec, problems: &mut Problems) -> Option<
         snapshots: keeping(spec, problems)?,
         preflight: spec.preflight,
         interval: interval?,
-        can_change: moves,
+        can_change: moves || !spec.image.certificates.is_empty(),
     };
     Some(front?.with(outline))
 }
@@ -60,7 +60,7 @@ impl Front {
     fn with(self, outline: Outline) -> Draft {
         match self {
             Self::Stages { graph: stages::Graph { stages, skipped, layers }, base, image } => {
-                let Start { image: base, packages } = *base;
+                let Start { image: base, packages, .. } = *base;
                 let mut plan = Plan { outline, stages, skipped, base, packages, layers, image, warnings: Vec::new() };
                 let moves = plan.packages.as_ref().is_some_and(|packages| !packages.frozen);
                 plan.outline.can_change |= moves || plan.images().iter().any(|image| image.digest().is_none());
@@ -77,10 +77,10 @@ impl Front {
 
 fn front(spec: &MinimalImageSpec, security: PodSecurity, base: Start, problems: &mut Problems) -> Option<Front> {
     let image = ImageConfig::from(&spec.image);
-    let has_base = base.image.is_some() || base.packages.is_some();
+    let has_base = base.has_base();
     let Some(dockerfile) = &spec.dockerfile else {
-        let graph = stages::plan(spec, security, (has_base, base.packages.is_some()), problems)?;
-        let image = base.packages.as_ref().map(|packages| image.clone().above(&packages.config)).unwrap_or(image);
+        let graph = stages::plan(spec, security, &base, problems)?;
+        let image = image.above(&base.config);
         return Some(Front::Stages { graph, base: Box::new(base), image });
     };
     if !spec.stages.is_empty() {
@@ -91,7 +91,8 @@ fn front(spec: &MinimalImageSpec, security: PodSecurity, base: Start, problems: 
     }
     let own =
         ImageConfig { labels: image.labels.clone(), annotations: image.annotations.clone(), ..Default::default() };
-    if image != own || has_base || !spec.image.copy.is_empty() {
+    let included = !spec.image.include.is_empty() || !spec.image.certificates.is_empty();
+    if image != own || has_base || included || !spec.image.copy.is_empty() {
         problems.add(
             "image",
             "with dockerfile only labels, annotations and files can be given; the rest comes from the Dockerfile",

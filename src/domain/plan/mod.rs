@@ -21,6 +21,7 @@ use super::{
     artifact::Artifact,
     debian::base::{Composition, PackageSet, PackagesBase},
     image::ImageConfig,
+    include::Included,
     recipe::{FORMAT, Output, Recipe, Step, TextFile, reads_source},
     remote::Remote,
     snapshot::Keeping,
@@ -212,6 +213,8 @@ pub enum LayerPlan {
     Artifact(OutputReference),
     /// Files given in the spec.
     Files(Vec<TextFile>),
+    /// What is put onto the base without packages.
+    Include(Included),
 }
 
 /// A part of the spec that cannot be: where it is and what to do.
@@ -253,6 +256,8 @@ pub struct Pins {
     pub images: BTreeMap<Reference, Digest>,
     /// Digest of the list of the base's packages.
     pub packages: Option<Digest>,
+    /// Digest of the certificates that the image trusts beside those of its base.
+    pub certificates: Option<Digest>,
 }
 
 impl Draft {
@@ -335,7 +340,13 @@ impl Plan {
     /// Whether anything is below the layers that hold what is copied.
     #[must_use]
     pub fn has_base(&self) -> bool {
-        self.base.is_some() || self.packages.is_some()
+        self.base.is_some() || self.packages.as_ref().is_some_and(PackagesBase::is_whole)
+    }
+
+    /// Whether something is put onto the base that depends on what that has.
+    #[must_use]
+    pub fn includes(&self) -> bool {
+        self.layers.iter().any(|layer| matches!(layer, LayerPlan::Include(_)))
     }
 
     /// What people call what the image starts from.
@@ -424,8 +435,8 @@ pub fn inputs(spec: &MinimalImageSpec, pins: &Pins) -> Digest {
             dockerfile.remove("snapshots");
         }
     }
-    let packages = pins.packages.map(|digest| format!(" {digest}")).unwrap_or_default();
-    Digest::of(format!("{spec} {:?} {:?}{packages}", pins.revision, pins.images).as_bytes())
+    let more: String = pins.packages.iter().chain(&pins.certificates).map(|digest| format!(" {digest}")).collect();
+    Digest::of(format!("{spec} {:?} {:?}{more}", pins.revision, pins.images).as_bytes())
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::{
 
 use super::{
     Account, BASE_STAGE, LayerPlan, OutputReference, Problems, SOURCE_STAGE, StagePlan, WORKSPACE,
+    base::Start,
     copies::{self, Group, Made},
     duration, mode, owner,
 };
@@ -43,7 +44,7 @@ struct Draft<'a> {
 pub(super) fn plan(
     spec: &MinimalImageSpec,
     security: PodSecurity,
-    (has_base, composed): (bool, bool),
+    base: &Start,
     problems: &mut Problems,
 ) -> Option<Graph> {
     check_origins(spec, problems);
@@ -64,6 +65,9 @@ pub(super) fn plan(
 
     let mut outputs: BTreeMap<&str, Vec<Output>> = BTreeMap::new();
     let mut made = Made::default();
+    for path in base.included.iter().flat_map(|included| included.directories()) {
+        made.add(path.parse().ok());
+    }
     let mut add = |group: &'_ Group, parents: Parents| {
         let name = by_name.get_key_value(group.from.as_str()).map_or(SOURCE_STAGE, |(name, _)| *name);
         let list = outputs.entry(name).or_default();
@@ -72,10 +76,12 @@ pub(super) fn plan(
         OutputReference { stage: group.from.clone(), output: list.len() - 1 }
     };
     let account = if security == PodSecurity::Restricted { Account::Restricted } else { Account::Image };
-    let parents = if has_base { Parents::Unusual } else { Parents::All };
-    let below = composed.then(|| LayerPlan::Artifact(OutputReference { stage: BASE_STAGE.to_owned(), output: 0 }));
+    let parents = if base.has_base() { Parents::Unusual } else { Parents::All };
+    let packages = base.packages.as_ref();
+    let packages = packages.map(|_| LayerPlan::Artifact(OutputReference { stage: BASE_STAGE.to_owned(), output: 0 }));
+    let below = packages.into_iter().chain(base.included.map(LayerPlan::Include));
     let own = image_groups.iter().map(|group| LayerPlan::Artifact(add(group, parents)));
-    let mut layers: Vec<_> = below.into_iter().chain(own).collect();
+    let mut layers: Vec<_> = below.chain(own).collect();
     if !files.is_empty() {
         layers.push(LayerPlan::Files(files));
     }

@@ -1,0 +1,3 @@
+module example.com/go-https
+
+go 1.19

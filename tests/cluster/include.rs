@@ -1,0 +1,98 @@
+//! What images get beside their programs: authorities, time zones, a user; on scratch, on images and on bases of packages.
+
+use std::{fs, process::Command};
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::PostParams;
+use serde_json::json;
+
+use crate::{
+    examples::{built_here_with, manifest},
+    fixture::{World, builder, file_in, message, setting},
+};
+
+async fn authorities(world: &World, text: &str) {
+    let map: ConfigMap =
+        serde_json::from_value(json!({"metadata": {"name": "authorities"}, "data": {"ca.crt": text}})).unwrap();
+    world.api::<ConfigMap>().create(&PostParams::default(), &map).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_go_program_from_scratch_trusts_and_knows_what_was_included() {
+    let world = World::new("include").await;
+    let authority = fs::read_to_string(setting("MINIMALIMAGE_CA")).unwrap();
+    let server = format!("https://{}/v2/", setting("MINIMALIMAGE_REGISTRY_TLS"));
+    let mut spec = manifest("go-https")["spec"].clone();
+    spec["image"]["env"][0]["value"] = json!(server);
+    world.apply("ask", spec.clone()).await;
+    let missing = message(&world.ended("ask", "ReferenceNotFound").await);
+    assert!(missing.contains("spec.image.certificates[0]") && missing.contains("authorities"), "{missing}");
+    authorities(&world, &authority).await;
+    let status = world.ready("ask").await;
+    let image = status.image.clone().unwrap();
+    let base = status.base.unwrap();
+    assert_eq!((base.kind.as_str(), base.display_name.as_str()), ("Scratch", "scratch"));
+    assert!(base.packages.iter().any(|package| package.starts_with("tzdata=")), "{:?}", base.packages);
+    println!("go-https: {}", image.display_size);
+    assert_eq!(
+        world.run("ask", &image.reference).await,
+        "status 200, the epoch was at 01:00 CET in Berlin, I am nonroot\n"
+    );
+    assert_eq!(built_here_with("go-https", &["--certificates", &setting("MINIMALIMAGE_CA")]).len(), image.digest.len());
+
+    // Without the ConfigMap's authority the program is not misled.
+    spec["image"].as_object_mut().unwrap().remove("certificates");
+    world.apply("ask", spec).await;
+    let fewer = world.ready("ask").await.image.unwrap();
+    let said = world.run("unknown", &fewer.reference).await;
+    assert!(said.contains("certificate signed by unknown authority"), "{said}");
+}
+
+#[tokio::test]
+async fn an_authority_of_ones_own_is_in_the_bundles_and_the_keystore_of_the_base() {
+    let world = World::new("authorities").await;
+    let authority = fs::read_to_string(setting("MINIMALIMAGE_CA")).unwrap();
+    authorities(&world, &authority).await;
+    let program = "import java.net.*;\npublic class Ask {\n  public static void main(String[] a) throws Exception {\n    \
+                   var connection = (HttpURLConnection) new URL(a[0]).openConnection();\n    \
+                   System.out.println(connection.getResponseCode());\n  }\n}\n";
+    let server = format!("https://{}/v2/", setting("MINIMALIMAGE_REGISTRY_TLS"));
+    let spec = json!({
+        "source": {"inline": {"files": [{"path": "Ask.java", "content": program}]}},
+        "stages": [{"name": "build", "image": builder("java"), "run": "javac -d classes Ask.java"}],
+        "image": {
+            "base": {"runtime": {"java": 17}},
+            "certificates": [{"configMapKeyRef": {"name": "authorities", "key": "ca.crt"}}],
+            "copy": [{"from": "build", "source": "/workspace/classes", "destination": "/classes"}],
+            "command": ["/usr/lib/jvm/java-17-openjdk-amd64/bin/java", "-cp", "/classes", "Ask", server]
+        },
+        "destination": {"repository": world.repository("java")}
+    });
+    world.apply("java", spec).await;
+    let status = world.ready("java").await;
+    let reference = status.image.unwrap().reference;
+    assert_eq!(world.run("java", &reference).await, "200\n");
+    let own = authority.lines().nth(1).unwrap();
+    let bundle = file_in(&reference, "etc/ssl/certs/ca-certificates.crt");
+    assert!(bundle.contains(own) && bundle.matches("BEGIN CERTIFICATE").count() > 100);
+
+    // An image with users of its own keeps them.
+    let base = format!("{}/bases/base:1", setting("MINIMALIMAGE_REGISTRY2"));
+    let before = Command::new("crane").args(["export", "--insecure", &base, "-"]).output().unwrap();
+    assert!(before.status.success());
+    let spec = json!({
+        "image": {
+            "base": {"image": {"reference": base}}, "include": ["CACertificates", "NonRootUser", "Tmp"],
+            "certificates": [{"configMapKeyRef": {"name": "authorities", "key": "ca.crt"}}],
+            "files": [{"path": "/x", "content": "x"}]
+        },
+        "destination": {"repository": world.repository("image")}
+    });
+    world.apply("image", spec).await;
+    let status = world.ready("image").await;
+    assert_eq!(status.base.as_ref().unwrap().kind, "Image");
+    let reference = status.image.unwrap().reference;
+    let passwd = file_in(&reference, "etc/passwd");
+    assert!(passwd.starts_with("root:") && passwd.contains("nonroot:x:65532:65532"), "{passwd}");
+    assert!(file_in(&reference, "etc/ssl/certs/ca-certificates.crt").contains(own));
+}
