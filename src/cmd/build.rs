@@ -161,7 +161,8 @@ async fn build(world: &Arc<World>, draft: Draft) -> anyhow::Result<Summary> {
     let done = stages(world, &plan, &pins).await?;
     world.remember(&done, &pins).await;
     let artifacts: BTreeMap<&str, &Artifact> = done.iter().map(|done| (done.stage.as_str(), &done.artifact)).collect();
-    let Assembled { image, layers, reports } = until_stopped(world, assemble(world, &plan, &artifacts, &images)).await?;
+    let Assembled { image, layers, reports } =
+        until_stopped(world, assemble(world, &plan, &artifacts, &images)).await?;
     world.store.write(&image.config)?;
     world.store.write(&image.manifest)?;
     let base = plan.base.as_ref().map(|base| base.repository().clone());
@@ -294,7 +295,8 @@ fn layers(
                 (packed.layer, packed.report, "files".to_owned())
             }
             LayerPlan::Include(wanted) => {
-                let Some(packed) = include::layer(*wanted, world.certificates.as_deref(), below, plan.has_base()).context("spec.image.include")?
+                let Some(packed) = include::layer(*wanted, world.certificates.as_deref(), below, plan.has_base())
+                    .context("spec.image.include")?
                 else {
                     continue;
                 };

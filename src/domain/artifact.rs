@@ -306,7 +306,10 @@ mod tests {
         let (before, layers) = moved.split_once("\"layers\":[").unwrap();
         let (layer, index) = layers.split_once("},{").unwrap();
         let moved = format!("{before}\"layers\":[{{{},{layer}}}]}}", index.trim_end_matches("]}"));
-        assert!(matches!(parse(moved.as_bytes(), &config), Err(ArtifactError::Mismatch("an index is about another layer"))));
+        assert!(matches!(
+            parse(moved.as_bytes(), &config),
+            Err(ArtifactError::Mismatch("an index is about another layer"))
+        ));
         assert!(matches!(parse(&replaced("size\":\"3", "size\":\"4"), &config), Err(ArtifactError::Mismatch(_))));
         assert!(matches!(parse(&vec![b' '; MAX_MANIFEST + 1], &config), Err(ArtifactError::TooLarge(_))));
         assert!(matches!(parse(b"", &config), Err(ArtifactError::Json { .. })));

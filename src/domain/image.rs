@@ -417,7 +417,8 @@ mod tests {
     fn layer(name: &str) -> SourcedLayer {
         let digest = Digest::of(name.as_bytes());
         let diff_id = Digest::of(format!("{name} unpacked").as_bytes());
-        let layer = Layer { media_type: media_type::LAYER.into(), digest, compressed_size: 10, diff_id, size: 20, index: None };
+        let layer =
+            Layer { media_type: media_type::LAYER.into(), digest, compressed_size: 10, diff_id, size: 20, index: None };
         SourcedLayer { layer, from: name.into() }
     }
 

@@ -48,7 +48,9 @@ pub enum IncludeError {
     #[error("the base's {0} is no text file that a user can be added to: leave NonRootUser out and set image.user")]
     Accounts(TreePath),
     /// The base's list of authorities cannot be read.
-    #[error("the base's {0} is no text that certificates can be added to: leave image.certificates out, or take another base")]
+    #[error(
+        "the base's {0} is no text that certificates can be added to: leave image.certificates out, or take another base"
+    )]
     Bundle(TreePath),
     /// Packing failed.
     #[error("failed to pack: {0}")]

@@ -356,7 +356,8 @@ mod tests {
             let text = format!("FROM b AS build\n{steps}\nCOPY . .\n{last}\nFROM scratch\nCOPY --from=build /a /a\n");
             let plan = plan(&text);
             let image = plan.stages[0].image.clone().unwrap();
-            let pins = Pins { revision: None, images: [(image, Digest::of(b"b"))].into(), packages: None, certificates: None };
+            let pins =
+                Pins { revision: None, images: [(image, Digest::of(b"b"))].into(), packages: None, certificates: None };
             let cut = plan.cuts(&plan.stages[0])[0];
             (plan.recipe(&plan.stages[0], &pins, &std::collections::BTreeMap::new()).unwrap(), cut)
         };

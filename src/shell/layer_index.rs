@@ -71,7 +71,8 @@ mod tests {
     async fn a_layer_is_indexed_as_it_comes_and_failures_are_told_apart() {
         let tree: FileTree<&[u8]> = FileTree::new(Parents::All);
         let bytes = pack_tree(&tree, 1).unwrap().bytes;
-        let pieces = |bytes: &[u8]| bytes.chunks(7).map(Bytes::copy_from_slice).map(Ok::<_, Infallible>).collect::<Vec<_>>();
+        let pieces =
+            |bytes: &[u8]| bytes.chunks(7).map(Bytes::copy_from_slice).map(Ok::<_, Infallible>).collect::<Vec<_>>();
         let index = index_stream(futures::stream::iter(pieces(&bytes))).await.unwrap();
         assert_eq!(index, index_bytes(io::Cursor::new(bytes.clone())).unwrap());
         assert_eq!(index, index_bytes(io::Cursor::new(zstd::encode_all(&[0; 1024][..], 3).unwrap())).unwrap());

@@ -27,7 +27,8 @@ impl Answers<'_> {
             };
             let text = data.get(&selector.key).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
             let found = text.as_deref().and_then(normalized);
-            let problem = if text.is_none() { "has no key" } else { "has no PEM certificates, or broken ones, under the key" };
+            let problem =
+                if text.is_none() { "has no key" } else { "has no PEM certificates, or broken ones, under the key" };
             let message = || format!("{field}: {kind} {} {problem} {}", selector.name, selector.key);
             all += &found.ok_or_else(|| Trouble { reason: Reason::ReferenceNotFound, message: message() })?;
         }

@@ -84,7 +84,8 @@ impl Answers<'_> {
             return Ok(Vec::new());
         }
         let _permit = self.world.preflights.acquire().await;
-        let reads = places(clients, publication, made).into_iter().map(|(place, origin)| self.index_with(place, origin));
+        let reads =
+            places(clients, publication, made).into_iter().map(|(place, origin)| self.index_with(place, origin));
         let reads: Vec<BoxFuture<'_, _>> = reads.collect();
         let indexes = futures::stream::iter(reads).buffered(READS).try_collect();
         let indexes: Vec<(LayerIndex, Origin)> = match tokio::time::timeout(LONGEST, indexes).await {
@@ -140,7 +141,11 @@ impl Answers<'_> {
         Ok(files)
     }
 
-    fn index_with<'a>(&'a self, place: Place<'a>, origin: Origin) -> BoxFuture<'a, Result<(LayerIndex, Origin), Unread>> {
+    fn index_with<'a>(
+        &'a self,
+        place: Place<'a>,
+        origin: Origin,
+    ) -> BoxFuture<'a, Result<(LayerIndex, Origin), Unread>> {
         async move { Ok((self.layer_index(place).await?, origin)) }.boxed()
     }
 

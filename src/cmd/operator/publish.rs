@@ -89,12 +89,7 @@ impl Answers<'_> {
     }
 
     /// Everything but the tags.
-    pub(super) async fn push(
-        &self,
-        clients: &Clients,
-        publication: &Publication,
-        made: &Made,
-    ) -> Result<(), Trouble> {
+    pub(super) async fn push(&self, clients: &Clients, publication: &Publication, made: &Made) -> Result<(), Trouble> {
         self.transfer(clients, publication, made).await.map_err(|error| registry_trouble(&error))
     }
 

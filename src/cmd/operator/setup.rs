@@ -30,8 +30,8 @@ use crate::{
 
 use super::{
     answers::{Memo, World},
-    preflight::Indexes,
     api,
+    preflight::Indexes,
     reconcile::Operator,
     shared::Composing,
 };

@@ -94,7 +94,8 @@ fn is_sequence(der: &[u8]) -> bool {
     let (length, content) = match usize::from(*first) {
         short if short < 0x80 => (short, rest),
         long => {
-            let Some((bytes, content)) = rest.split_at_checked(long - 0x80).filter(|(bytes, _)| bytes.len() <= 4) else {
+            let Some((bytes, content)) = rest.split_at_checked(long - 0x80).filter(|(bytes, _)| bytes.len() <= 4)
+            else {
                 return false;
             };
             (bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)), content)

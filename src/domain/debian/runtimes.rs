@@ -92,11 +92,7 @@ pub fn runtime(kind: &Kind<'_>, suite: Option<&str>, architecture: &str) -> Resu
 /// What the config of every base of packages says: where programs and certificates are, and which characters texts have.
 #[must_use]
 pub fn config(runtime: Option<&Runtime>) -> ImageConfig {
-    let own = [
-        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
-        BUNDLE,
-        ("LANG", "C.UTF-8"),
-    ];
+    let own = [("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), BUNDLE, ("LANG", "C.UTF-8")];
     let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let more = runtime.iter().flat_map(|runtime| runtime.env.clone());
     ImageConfig {

@@ -677,7 +677,9 @@ fn an_image_that_could_not_start_is_refused_for_good_and_the_last_one_stays() {
     world.published = Err(trouble(Reason::PreflightRefused));
     world.change_spec("/preflight", json!("Strict"));
     world.pass();
-    assert!(world.asked_for(|q| matches!(q, Question::Publish(publication) if publication.preflight == Preflight::Strict)));
+    assert!(
+        world.asked_for(|q| matches!(q, Question::Publish(publication) if publication.preflight == Preflight::Strict))
+    );
     assert_eq!(world.ready(), ("False".into(), "PreflightRefused".into()));
     assert!(world.has(STALLED));
     assert_eq!(world.status().image, last);
@@ -709,7 +711,10 @@ fn certificates_that_change_are_a_new_image_and_run_nothing() {
     let outcome = world.pass();
     assert!(world.asked_for(with("two")) && outcome.start.is_empty());
     let last = world.status().last_build.clone().unwrap();
-    assert_eq!((last.reason, last.message.as_str()), (BuildReason::BaseChanged, "the certificates of spec.image.certificates changed"));
+    assert_eq!(
+        (last.reason, last.message.as_str()),
+        (BuildReason::BaseChanged, "the certificates of spec.image.certificates changed")
+    );
 }
 
 #[test]

@@ -98,7 +98,10 @@ fn included(
     let env = certificates.then(bundle_variable).into_iter().collect();
     Some(PackagesBase {
         name: image.map_or_else(|| "scratch".to_owned(), ToString::to_string),
-        selection: Selection { onto: Some(if image.is_some() { Onto::Image } else { Onto::Scratch }), ..base.selection },
+        selection: Selection {
+            onto: Some(if image.is_some() { Onto::Image } else { Onto::Scratch }),
+            ..base.selection
+        },
         config: ImageConfig { env, ..ImageConfig::default() },
         ..base
     })
@@ -138,8 +141,7 @@ fn packages(
     }
     let install: Vec<String> =
         install.into_iter().filter(|text| !spec.exclude.iter().any(|name| is_of(text, name))).collect();
-    let selection =
-        Selection { keep: spec.keep.clone(), drop: spec.drop.clone(), scripts: spec.scripts, onto: None };
+    let selection = Selection { keep: spec.keep.clone(), drop: spec.drop.clone(), scripts: spec.scripts, onto: None };
     problems.take(FIELD, Rules::check(&selection));
     if let Some(keyring) = &spec.keyring {
         problems.take(format!("{FIELD}.keyring"), Keyring::parse(keyring));
@@ -266,7 +268,10 @@ mod tests {
         let scratch = start(json!({}), &all).unwrap();
         let packages = scratch.packages.clone().unwrap();
         assert!(!scratch.has_base());
-        assert_eq!((packages.install, packages.name), (vec!["ca-certificates".into(), "tzdata".into()], "scratch".into()));
+        assert_eq!(
+            (packages.install, packages.name),
+            (vec!["ca-certificates".into(), "tzdata".into()], "scratch".into())
+        );
         assert_eq!(packages.selection.onto, Some(Onto::Scratch));
         assert_eq!(scratch.included, Some(Included { user: true, tmp: true, certificates: false }));
         assert_eq!(scratch.config.user.as_deref(), Some("65532:65532"));

@@ -42,7 +42,8 @@ fn a_blob_that_is_not_finished_is_not_there() {
 fn keys_lead_to_artifacts_that_are_there() {
     let (_directory, store) = store();
     let blob = store.write(b"layer").unwrap();
-    let layer = Layer { media_type: LAYER.into(), digest: blob, compressed_size: 5, diff_id: blob, size: 5, index: None };
+    let layer =
+        Layer { media_type: LAYER.into(), digest: blob, compressed_size: 5, diff_id: blob, size: 5, index: None };
     let report = OutputReport { diff_id: blob, size: 5, file_count: 0, largest_files: Vec::new() };
     let config = ArtifactConfig { outputs: vec![report] }.to_bytes();
     store.write(&config).unwrap();

@@ -31,7 +31,10 @@ fn modes_decide_what_a_problem_does() {
         let found = check(&Question { files: &script, start: &start, platform: &platform, base: "b", mode });
         (found.sentences(Severity::Refusal).count(), found.sentences(Severity::Warning).count())
     };
-    assert_eq!([Preflight::Enforce, Preflight::Strict, Preflight::Warn, Preflight::Off].map(ask), [(1, 0), (1, 0), (0, 1), (0, 0)]);
+    assert_eq!(
+        [Preflight::Enforce, Preflight::Strict, Preflight::Warn, Preflight::Off].map(ask),
+        [(1, 0), (1, 0), (0, 1), (0, 0)]
+    );
     let other = Platform { os: "wasip1".into(), ..platform.clone() };
     let question = Question { files: &script, start: &start, platform: &other, base: "b", mode: Preflight::Strict };
     assert_eq!(check(&question).list, []);
