@@ -35,7 +35,8 @@ const EXAMPLES: &[(&str, &str, Does, i64)] = &[
     ("dockerfile", MAIN, Answers(8080, "GET /6*7 HTTP/1.0\r\n\r\n", "42\n"), 1_900_000),
     ("dockerfile-four-stages", MAIN, Prints("greetings from C\nline 1\nline 2\nline 3\n"), 4_000_000),
     ("go", MAIN, Answers(8080, "GET /6*7 HTTP/1.0\r\n\r\n", "42\n"), 1_900_000),
-    ("java", MAIN, Prints("hello from Java 17\n"), 250_000_000),
+    ("java", MAIN, Answers(8080, "GET / HTTP/1.0\r\n\r\n", "hello from Java 17\n"), 250_000_000),
+    ("java", "jlink.yaml", Answers(8080, "GET / HTTP/1.0\r\n\r\n", "hello from Java 17\n"), 80_000_000),
     ("redis", MAIN, Answers(6379, "PING\r\nQUIT\r\n", "+PONG\r\n"), 40_000_000),
     ("two-builders", MAIN, Prints("Go heard: hello Go, this is C\n"), 6_000_000),
 ];
