@@ -37,6 +37,12 @@ const EXAMPLES: &[(&str, &str, Does, i64)] = &[
     ("go", MAIN, Answers(8080, "GET /6*7 HTTP/1.0\r\n\r\n", "42\n"), 1_900_000),
     ("java", MAIN, Answers(8080, "GET / HTTP/1.0\r\n\r\n", "hello from Java 17\n"), 250_000_000),
     ("java", "jlink.yaml", Answers(8080, "GET / HTTP/1.0\r\n\r\n", "hello from Java 17\n"), 80_000_000),
+    (
+        "python",
+        MAIN,
+        Answers(8080, "GET /<you> HTTP/1.0\r\n\r\n", "<p>hello &lt;you&gt; from Python 3.11</p>"),
+        60_000_000,
+    ),
     ("redis", MAIN, Answers(6379, "PING\r\nQUIT\r\n", "+PONG\r\n"), 40_000_000),
     ("two-builders", MAIN, Prints("Go heard: hello Go, this is C\n"), 6_000_000),
 ];
