@@ -31,6 +31,8 @@ use Does::{Answers, Prints};
 /// A manifest in a directory of examples/, what its image does, and how many bytes it has at most.
 const EXAMPLES: &[(&str, &str, Does, i64)] = &[
     ("base-image", MAIN, Prints("world\n"), 20_000_000),
+    ("c", MAIN, Prints("hello from C on glibc 2.41\n"), 30_000_000),
+    ("c", "static.yaml", Prints("hello from C on glibc 2.36\n"), 1_000_000),
     ("chain", MAIN, Prints("IMAGES\nSAFE\nSMALL\n"), 2_000_000),
     ("dockerfile", MAIN, Answers(8080, "GET /6*7 HTTP/1.0\r\n\r\n", "42\n"), 1_900_000),
     ("dockerfile-four-stages", MAIN, Prints("greetings from C\nline 1\nline 2\nline 3\n"), 4_000_000),
@@ -44,11 +46,13 @@ const EXAMPLES: &[(&str, &str, Does, i64)] = &[
         60_000_000,
     ),
     ("redis", MAIN, Answers(6379, "PING\r\nQUIT\r\n", "+PONG\r\n"), 40_000_000),
+    ("rust", MAIN, Answers(8080, "GET / HTTP/1.0\r\n\r\n", "hello from Rust, dynamically linked\n"), 30_000_000),
+    ("rust", "static.yaml", Answers(8080, "GET / HTTP/1.0\r\n\r\n", "hello from Rust, statically linked\n"), 2_000_000),
     ("two-builders", MAIN, Prints("Go heard: hello Go, this is C\n"), 6_000_000),
 ];
 
 /// Those that have tests of their own.
-const ELSEWHERE: &[(&str, &str)] = &[("dockerfile-apt", MAIN)];
+const ELSEWHERE: &[(&str, &str)] = &[("c", "misfit.yaml"), ("dockerfile-apt", MAIN)];
 
 /// Runs the script that knows which of the cluster's names stand for the examples' public ones.
 fn examples(arguments: &[&str]) -> String {
