@@ -9,13 +9,15 @@ use std::{
     time::Duration,
 };
 
+use backon::{ConstantBuilder, Retryable};
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
-use crate::fixture::{Repository, World, message, setting};
+use crate::fixture::{Repository, World, kubectl, message, setting};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const MAIN: &str = "minimalimage.yaml";
@@ -52,7 +54,15 @@ const EXAMPLES: &[(&str, &str, Does, i64)] = &[
 ];
 
 /// Those that have tests of their own.
-const ELSEWHERE: &[(&str, &str)] = &[("c", "misfit.yaml"), ("dockerfile-apt", MAIN)];
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("c", "misfit.yaml"),
+    ("dockerfile-apt", MAIN),
+    ("go-https", MAIN),
+    ("three-tier", "api.yaml"),
+    ("three-tier", "data.yaml"),
+    ("three-tier", "deployments.yaml"),
+    ("three-tier", "web.yaml"),
+];
 
 /// Runs the script that knows which of the cluster's names stand for the examples' public ones.
 fn examples(arguments: &[&str]) -> String {
@@ -112,6 +122,18 @@ async fn ask(address: SocketAddr, request: &str) -> std::io::Result<String> {
     tokio::time::timeout(Duration::from_mins(1), answer).await.expect("an answer")
 }
 
+/// The answer once it has `expected` in it: a Service may lead nowhere for a moment although its Pods are ready.
+async fn answered(address: SocketAddr, request: &str, expected: &str) -> String {
+    let once = || async {
+        match ask(address, request).await {
+            Ok(answer) if answer.contains(expected) => Ok(answer),
+            other => Err(other),
+        }
+    };
+    let patience = ConstantBuilder::default().with_delay(Duration::from_millis(100)).with_max_times(300);
+    once.retry(patience).await.unwrap_or_else(|last| panic!("{request} was answered with {last:?}"))
+}
+
 #[test]
 fn every_example_is_tested() {
     let directories = fs::read_dir(format!("{ROOT}/examples")).unwrap().map(|entry| entry.unwrap());
@@ -142,7 +164,11 @@ async fn every_example_becomes_an_image_that_does_what_its_readme_says() {
     for (name, shown, world, does, most) in applied {
         let status = world.ready(&name).await;
         let image = status.image.unwrap();
-        println!("{name}: {} from {}", image.display_size, status.builder_display_size.unwrap_or_default());
+        println!(
+            "{name}: {} from {}",
+            image.display_size,
+            status.builder_display_size.as_deref().unwrap_or("no builder")
+        );
         assert!(image.size <= most, "{name} has {} bytes", image.size);
         assert_eq!(here.digests(&shown), [image.digest.clone(), image.digest], "{name} without a cluster");
         let (heard, expected) = match does {
@@ -153,6 +179,55 @@ async fn every_example_becomes_an_image_that_does_what_its_readme_says() {
         };
         assert!(heard.contains(expected), "{name}: {heard}");
     }
+}
+
+/// A page, an API and a store: each an image of its own, each without root and without anything that it could write to.
+#[tokio::test]
+async fn a_visit_goes_through_three_tiers_and_is_counted() {
+    let world = World::new("three-tier").await;
+    let tiers = ["web", "api", "data"].map(|tier| (tier, examples(&["show", "three-tier", &format!("{tier}.yaml")])));
+    for (tier, shown) in &tiers {
+        let manifest: Value = serde_saphyr::from_str(shown).unwrap();
+        world.apply(tier, manifest["spec"].clone()).await;
+    }
+    let here = Here::new();
+    for (tier, shown) in &tiers {
+        let status = world.ready(tier).await;
+        let image = status.image.unwrap();
+        println!(
+            "three-tier {tier}: {} from {}",
+            image.display_size,
+            status.builder_display_size.as_deref().unwrap_or("no builder")
+        );
+        assert_eq!(here.digests(shown), [image.digest.clone(), image.digest], "{tier} without a cluster");
+    }
+    let file = here.directory.path().join("deployments.yaml");
+    fs::write(&file, examples(&["show", "three-tier", "deployments.yaml"])).unwrap();
+    kubectl(&world, &["apply", "--filename", file.to_str().unwrap()]);
+    let available =
+        |deployment: &Deployment| deployment.status.as_ref().is_some_and(|status| status.available_replicas == Some(1));
+    for (tier, _) in &tiers {
+        world.until_any(tier, "a Pod that is ready", available).await;
+    }
+    let [web, data] = [service(&world, "web", 8080).await, service(&world, "data", 6379).await];
+
+    let page = answered(web, "GET / HTTP/1.0\r\n\r\n", "Three tiers").await;
+    let script = page.split('"').find(|word| word.starts_with("/assets/") && word.ends_with("-visits.js"));
+    let script = ask(web, &format!("GET {} HTTP/1.0\r\n\r\n", script.expect(&page))).await.unwrap();
+    assert!(script.contains("immutable") && script.contains("/api/visits"), "{script}");
+    answered(web, "GET /api/visits HTTP/1.0\r\n\r\n", "{\"visits\": 0}").await;
+    for visits in 1..=2 {
+        let answer = ask(web, "POST /api/visits HTTP/1.0\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+        assert!(answer.ends_with(&format!("{{\"visits\": {visits}}}\n")), "{answer}");
+    }
+    let kept = answered(data, "GET visits\r\nQUIT\r\n", "$1\r\n").await;
+    assert!(kept.starts_with("$1\r\n2\r\n"), "{kept}");
+}
+
+async fn service(world: &World, name: &str, port: u16) -> SocketAddr {
+    let service = world.api::<Service>().get(name).await.unwrap();
+    let address = service.spec.and_then(|spec| spec.cluster_ip).unwrap();
+    SocketAddr::new(address.parse().unwrap(), port)
 }
 
 /// The Dockerfiles that everybody begins with: packages are installed, the program is built, and all of that is the image; and
