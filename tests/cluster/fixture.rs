@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     env, fs,
+    net::SocketAddr,
     path::PathBuf,
     process::Command,
     time::{Duration, Instant},
@@ -313,16 +314,7 @@ impl World {
     /// Runs an image to its end as a restricted Pod and gives its log.
     pub(crate) async fn run(&self, name: &str, image: &str) -> String {
         let pods = self.api::<Pod>();
-        let pod: Pod = serde_json::from_value(json!({
-            "metadata": {"name": name},
-            "spec": {
-                "restartPolicy": "Never", "automountServiceAccountToken": false,
-                "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
-                "containers": [{"name": "main", "image": image,
-                    "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}]
-            }
-        }))
-        .unwrap();
+        let pod = restricted(name, image);
         pods.create(&PostParams::default(), &pod).await.unwrap();
         let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
         let stream = watcher(pods.clone(), config).applied_objects();
@@ -338,6 +330,38 @@ impl World {
         tokio::time::timeout(PATIENCE, ended).await.unwrap_or_else(|_| panic!("{name} did not end"));
         pods.logs(name, &kube::api::LogParams::default()).await.unwrap()
     }
+
+    /// Runs an image as a restricted Pod that cannot write to it, and gives the Pod's address once `port` is open.
+    pub(crate) async fn serve(&self, name: &str, image: &str, port: u16) -> SocketAddr {
+        let mut pod = restricted(name, image);
+        let spec = pod.spec.as_mut().unwrap();
+        let container = spec.containers.first_mut().unwrap();
+        container.readiness_probe =
+            serde_json::from_value(json!({"tcpSocket": {"port": port}, "periodSeconds": 1})).unwrap();
+        container.security_context.as_mut().unwrap().read_only_root_filesystem = Some(true);
+        self.api::<Pod>().create(&PostParams::default(), &pod).await.unwrap();
+        let ready = |pod: &Pod| {
+            let mut conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+            conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
+        };
+        let pod = self.until_any(name, "an open port", ready).await;
+        let address = pod.status.and_then(|status| status.pod_ip).unwrap();
+        SocketAddr::new(address.parse().unwrap(), port)
+    }
+}
+
+/// A Pod that the `restricted` Pod Security Standard admits.
+fn restricted(name: &str, image: &str) -> Pod {
+    serde_json::from_value(json!({
+        "metadata": {"name": name},
+        "spec": {
+            "restartPolicy": "Never", "automountServiceAccountToken": false,
+            "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{"name": "main", "image": image,
+                "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}]
+        }
+    }))
+    .unwrap()
 }
 
 /// What a failed test leaves is shown by tests/dump, which finds it by the label, and then deleted by tests/on-cluster.

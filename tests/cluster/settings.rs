@@ -152,7 +152,7 @@ async fn a_tool_that_asks_java_for_its_home_directory_can_write_there() {
         }"#;
     let mut spec = spec(&world, "javac Main.java && java Main > out");
     spec["source"] = json!({"inline": {"files": [{"path": "Main.java", "content": program}]}});
-    spec["stages"][0]["image"] = json!(builder("java"));
+    spec["stages"][0]["image"] = json!(builder("jdk"));
     world.apply("app", spec).await;
     assert_eq!(out(&world.ready("app").await), "build /home/build kept\n");
 }
