@@ -65,19 +65,19 @@ const ELSEWHERE: &[(&str, &str)] = &[
 ];
 
 /// Runs the script that knows which of the cluster's names stand for the examples' public ones.
-fn examples(arguments: &[&str]) -> String {
+pub(crate) fn examples(arguments: &[&str]) -> String {
     let output = Command::new(format!("{ROOT}/tests/examples")).args(arguments).output().expect("tests/examples");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
 /// Builds without a cluster, as a user does who has nothing yet.
-struct Here {
+pub(crate) struct Here {
     directory: tempfile::TempDir,
 }
 
 impl Here {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let hosts = ["MINIMALIMAGE_REGISTRY", "MINIMALIMAGE_REGISTRY2"].map(setting);
         let registries = hosts.map(|host| format!("\"{host}\": {{plainHttp: true}}\n")).concat();
@@ -99,7 +99,7 @@ impl Here {
         [vec![], vec![Path::new("--no-cache"), &directory]].map(|arguments| self.build(&file, &arguments))
     }
 
-    fn build(&self, file: &Path, arguments: &[&Path]) -> String {
+    pub(crate) fn build(&self, file: &Path, arguments: &[&Path]) -> String {
         let mut command = Command::new(env!("CARGO_BIN_EXE_minimalimage"));
         command.args(["build", "--quiet", "--file"]).arg(file).args(arguments);
         command.arg("--store").arg(self.directory.path().join("store"));

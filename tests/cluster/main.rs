@@ -14,6 +14,7 @@ mod examples;
 mod failures;
 mod fixture;
 mod graphs;
+mod include;
 mod operator;
 mod packages;
 mod preflight;

@@ -3,7 +3,10 @@
 use minimalimage::api::v1alpha1::Status;
 use serde_json::{Value, json};
 
-use crate::fixture::{World, builder, is_stalled, message, setting};
+use crate::{
+    examples::examples,
+    fixture::{World, builder, is_stalled, message, setting},
+};
 
 const PROGRAM: &str = "#include <stdio.h>\nint main(void) { puts(\"started\"); return 0; }\n";
 
@@ -53,6 +56,16 @@ async fn a_program_that_could_not_start_is_refused_and_what_would_fit_is_said() 
     let warnings = warned.image.unwrap().warnings;
     assert!(expected.ends_with(&warnings[0]) && warnings.len() == 1, "{warnings:?}");
     world.told("PreflightWarning", 1).await;
+}
+
+#[tokio::test]
+async fn the_example_that_does_not_fit_is_refused() {
+    let world = World::new("misfit").await;
+    let shown = examples(&["show", "c", "misfit.yaml"]);
+    let manifest: Value = serde_saphyr::from_str(&shown).unwrap();
+    world.apply("misfit", manifest["spec"].clone()).await;
+    let refused = message(&world.ended("misfit", "PreflightRefused").await);
+    assert!(refused.starts_with("the image could not start: /hello needs the loader"), "{refused}");
 }
 
 #[tokio::test]
