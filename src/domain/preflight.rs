@@ -9,6 +9,7 @@
 //! runtime mounts over, all pass.
 
 mod closure;
+mod distribution;
 mod elf;
 mod gather;
 mod index;
@@ -37,6 +38,7 @@ use super::{image::RuntimeConfig, text::printable, tree::TreePath, value::Platfo
 use crate::api::v1alpha1::Preflight;
 use resolve::Looks;
 
+pub use distribution::Distribution;
 pub use elf::{Elf, ElfKind, VersionsNeeded};
 pub use gather::Gatherer;
 pub use index::{Facts, FileIndex, Kind, LayerIndex, Node, Origin};

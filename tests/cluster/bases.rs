@@ -32,6 +32,8 @@ async fn a_moved_base_is_put_under_the_same_layers_without_a_pod() {
     assert_eq!((status.kind.as_str(), status.display_name.as_str()), ("Image", base.as_str()));
     assert!(status.size > status.compressed_size && status.compressed_size > 1_000_000, "{status:?}");
     assert_eq!(status.digest.clone().unwrap(), crane(&["digest", &base]));
+    let distribution = status.distribution.clone().unwrap_or_default();
+    assert!(distribution.starts_with("Debian GNU/Linux 12") && status.package_count == Some(7), "{status:?}");
     assert_eq!(world.run("run", &image.reference).await, "me\n");
     let config = crane(&["config", &image.reference]);
     let inherited: serde_json::Value = serde_json::from_str(&config).unwrap();

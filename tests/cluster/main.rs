@@ -25,3 +25,4 @@ mod restarts;
 mod server;
 mod settings;
 mod snapshots;
+mod verdicts;

@@ -21,7 +21,9 @@ use crate::{
         artifact::LayerIndexBlob,
         decide::{Publication, PublicationLayer, Trouble},
         image::{BaseImage, BaseLayer, base_layers},
-        preflight::{FileIndex, Findings, LayerIndex, Origin, Question, Severity, Start, check, refusal, unjudged},
+        preflight::{
+            Distribution, FileIndex, Findings, LayerIndex, Origin, Question, Severity, Start, check, refusal, unjudged,
+        },
         value::{Descriptor, Digest, Repository},
     },
     shell::{
@@ -73,15 +75,16 @@ enum Unread {
 }
 
 impl Answers<'_> {
-    /// What is doubtful of the image; that it cannot start is trouble.
+    /// What is doubtful of the image, and what its base is; that it cannot start is trouble.
     pub(super) async fn preflight(
         &self,
         clients: &Clients,
         publication: &Publication,
         made: &Made,
-    ) -> Result<Vec<String>, Trouble> {
+    ) -> Result<(Vec<String>, Distribution), Trouble> {
+        let nothing = |warning: Option<String>| Ok((warning.into_iter().collect(), Distribution::default()));
         if publication.preflight == Preflight::Off {
-            return Ok(Vec::new());
+            return nothing(None);
         }
         let _permit = self.world.preflights.acquire().await;
         let reads =
@@ -91,13 +94,13 @@ impl Answers<'_> {
         let indexes: Vec<(LayerIndex, Origin)> = match tokio::time::timeout(LONGEST, indexes).await {
             Ok(Ok(indexes)) => indexes,
             Ok(Err(Unread::Trouble(trouble))) => return Err(trouble),
-            Ok(Err(Unread::Malformed(problem))) => return Ok(vec![unjudged(&problem)]),
-            Err(_) => return Ok(vec![unjudged(&format!("reading its layers took over {LONGEST:?}"))]),
+            Ok(Err(Unread::Malformed(problem))) => return nothing(Some(unjudged(&problem))),
+            Err(_) => return nothing(Some(unjudged(&format!("reading its layers took over {LONGEST:?}")))),
         };
-        let findings = judged(indexes, publication, made).await;
+        let (findings, distribution) = judged(indexes, publication, made).await;
         match refusal(&findings) {
             Some(message) => Err(Trouble { reason: Reason::PreflightRefused, message }),
-            None => Ok(findings.sentences(Severity::Warning).collect()),
+            None => Ok((findings.sentences(Severity::Warning).collect(), distribution)),
         }
     }
 
@@ -202,13 +205,18 @@ fn places<'a>(clients: &'a Clients, publication: &'a Publication, made: &'a Made
 }
 
 /// Beside everything else: an image may have many files.
-async fn judged(indexes: Vec<(LayerIndex, Origin)>, publication: &Publication, made: &Made) -> Findings {
+async fn judged(
+    indexes: Vec<(LayerIndex, Origin)>,
+    publication: &Publication,
+    made: &Made,
+) -> (Findings, Distribution) {
     let start = Start::parse(&made.image.config);
     let base = publication.base_name.clone();
     let (platform, mode) = (publication.platform.clone(), publication.preflight);
     let work = move || {
         let files = indexes.into_iter().fold(FileIndex::default(), |files, (index, origin)| files.with(index, origin));
-        check(&Question { files: &files, start: &start, platform: &platform, base: &base, mode })
+        let findings = check(&Question { files: &files, start: &start, platform: &platform, base: &base, mode });
+        (findings, Distribution::of(&files))
     };
     tokio::task::spawn_blocking(work).await.unwrap_or_default()
 }

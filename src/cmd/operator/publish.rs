@@ -47,7 +47,7 @@ impl Answers<'_> {
             futures::try_join!(self.pull_client(), self.cache_client(), self.destination_client())?;
         let clients = Clients { pull, cache, destination };
         let made = self.put_together(&clients, publication).await?;
-        let warnings = self.preflight(&clients, publication, &made).await?;
+        let (warnings, distribution) = self.preflight(&clients, publication, &made).await?;
         self.push(&clients, publication, &made).await?;
         let Made { image, layers, files } = made;
         self.tag(&clients, publication, &image).await?;
@@ -57,6 +57,7 @@ impl Answers<'_> {
             base_created: image.base_created,
             layers: layers.into_iter().map(|(layer, _)| layer).collect(),
             files,
+            distribution,
             warnings,
         })
     }

@@ -30,6 +30,7 @@ use super::{
     job::StageRun,
     observed::JobFact,
     plan::{Draft, Pins, Plan},
+    preflight::Distribution,
     recipe::{Key, TextFile},
     settings::Settings,
     snapshot::{Keep, Snapshot},
@@ -152,6 +153,8 @@ pub struct Published {
     pub layers: Vec<SourcedLayer>,
     /// What the layer of the spec's own files holds.
     pub files: Option<OutputReport>,
+    /// What the base says that it is.
+    pub distribution: Distribution,
     /// What the preflight found doubtful.
     pub warnings: Vec<String>,
 }

@@ -134,6 +134,8 @@ fn image_base_status(base: &Reference, progress: &Progress, published: &Publishe
         size,
         compressed_size: signed(published.base_layers.iter().map(|layer| layer.size).sum()),
         creation_time: published.base_created.clone(),
+        distribution: published.distribution.name.clone(),
+        package_count: published.distribution.packages.map(signed),
         ..BaseStatus::default()
     }
 }

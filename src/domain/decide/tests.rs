@@ -71,6 +71,7 @@ impl World {
             base_created: None,
             layers: vec![SourcedLayer { layer: layer(), from: "build".into() }],
             files: None,
+            distribution: Distribution { name: Some("Some Linux 1".into()), packages: Some(3) },
             warnings: Vec::new(),
         };
         Self {

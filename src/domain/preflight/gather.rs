@@ -203,10 +203,12 @@ fn is_jar(path: &[u8]) -> bool {
     [&b".jar"[..], b".war", b".ear"].iter().any(|ending| path.ends_with(ending))
 }
 
-/// Texts that are read in full: accounts, the loaders' files, what says which Java this is, and authorities' certificates.
+/// Texts that are read in full: accounts, the loaders' files, what says which distribution or Java this is, and
+/// authorities' certificates.
 fn is_text(path: &[u8]) -> bool {
     matches!(path, b"etc/passwd" | b"etc/group" | b"etc/ld.so.conf")
         || matches!(path, b"etc/ssl/certs/ca-certificates.crt" | b"etc/pki/tls/certs/ca-bundle.crt")
+        || matches!(path, b"etc/os-release" | b"usr/lib/os-release")
         || path.starts_with(b"etc/ld.so.conf.d/")
         || path.starts_with(b"etc/ld-musl-")
         || path.ends_with(b"/release")

@@ -39,10 +39,13 @@ pub(super) fn check(report: &mut Report<'_>) {
                     continue;
                 }
                 for (file, problem) in problems(path, elf, around) {
-                    // Whoever loads a library may have loaded before it what it needs.
+                    // Whoever loads a library may have loaded before it what it needs, as Java does.
                     let is_there = elf.interpreter.is_none()
                         && matches!(&problem, Problem::LibraryMissing { elsewhere: Some(_), .. });
-                    report.add(if is_there { Severity::Warning } else { severity }, &file, problem);
+                    match severity {
+                        Severity::Warning if is_there => {}
+                        _ => report.add(if is_there { Severity::Warning } else { severity }, &file, problem),
+                    }
                 }
             }
             _ => {}

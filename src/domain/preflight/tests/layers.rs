@@ -3,7 +3,7 @@
 use tar::{EntryType, Header};
 
 use super::super::{
-    FileIndex, Gatherer, Kind, LayerIndex, Severity,
+    Distribution, FileIndex, Gatherer, Kind, LayerIndex, Severity,
     index::{Facts, Node, Origin},
     index_layer, loader_files,
 };
@@ -216,4 +216,18 @@ fn the_cache_of_ldconfig_is_read_in_both_layouts() {
     let text = "# all\ninclude ld.so.conf.d/*.conf\n/opt/a  /opt/b # c\nhwcap 0 x\n/lib/c=libc6\n";
     assert_eq!(loader_files::configured(text).collect::<Vec<_>>(), ["/opt/a", "/opt/b", "/lib/c"]);
     assert_eq!(loader_files::musl_path("/a:/b\n\n/c\n").collect::<Vec<_>>(), ["/a", "/b", "/c"]);
+}
+
+#[test]
+fn a_base_says_what_it_is_and_artifacts_do_not() {
+    let release = b"ID=debian\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n";
+    let base = layer(&[
+        ("usr/lib/os-release", EntryType::Regular, release),
+        ("var/lib/dpkg/status.d/libc6", EntryType::Regular, b"Package: libc6\n"),
+        ("var/lib/dpkg/status.d/libc6.md5sums", EntryType::Regular, b"0  x\n"),
+        ("var/lib/dpkg/status.d/base", EntryType::Regular, b"Package: base-files\n"),
+    ]);
+    let of = |origin| Distribution::of(&FileIndex::default().with(base.clone(), origin));
+    let found = Distribution { name: Some("Debian GNU/Linux 12 (bookworm)".into()), packages: Some(2) };
+    assert_eq!((of(Origin::Base), of(Origin::Artifact)), (found, Distribution::default()));
 }
