@@ -52,6 +52,9 @@ pub enum IncludeError {
         "the base's {0} is no text that certificates can be added to: leave image.certificates out, or take another base"
     )]
     Bundle(TreePath),
+    /// What the base has is not known to the end.
+    #[error("the base has more files than are looked at: leave image.include and image.certificates out, or take another base")]
+    Cut,
     /// Packing failed.
     #[error("failed to pack: {0}")]
     Pack(#[from] std::io::Error),
@@ -68,6 +71,9 @@ pub fn layer(
     below: &FileIndex,
     has_base: bool,
 ) -> Result<Option<PackedLayer>, IncludeError> {
+    if below.is_cut() {
+        return Err(IncludeError::Cut);
+    }
     let accounts = if wanted.user {
         let user = format!("{NAME}:x:{ID}:{ID}:{NAME}:{HOME}:/usr/sbin/nologin\n");
         let group = format!("{NAME}:x:{ID}:\n");

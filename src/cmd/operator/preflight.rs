@@ -28,7 +28,7 @@ use crate::{
     },
     shell::{
         layer_index::{IndexError, index_bytes, index_stream},
-        registry::Client,
+        registry::{Client, RegistryError},
     },
 };
 
@@ -133,7 +133,8 @@ impl Answers<'_> {
         };
         let _permit = self.world.preflights.acquire().await;
         for place in below.chain(packages) {
-            files = match self.layer_index(place).await {
+            let read = tokio::time::timeout(LONGEST, self.layer_index(place)).await;
+            files = match read.unwrap_or_else(|_| Err(Unread::Malformed(format!("it took over {LONGEST:?}")))) {
                 Ok(index) => files.with(index, Origin::Base),
                 Err(Unread::Trouble(trouble)) => return Err(trouble),
                 Err(Unread::Malformed(problem)) => {
@@ -164,9 +165,15 @@ impl Answers<'_> {
             return Ok(index);
         }
         if let Some(blob) = index.filter(|blob| blob.size <= LARGEST_INDEX) {
-            let bytes = client.blob_bytes(repository, blob.digest, blob.size).await.map_err(trouble)?;
-            if let Some(index) = LayerIndex::parse(&bytes) {
-                return Ok(index);
+            match client.blob_bytes(repository, blob.digest, blob.size).await {
+                Ok(bytes) => {
+                    if let Some(index) = LayerIndex::parse(&bytes) {
+                        return Ok(index);
+                    }
+                }
+                // The layer itself tells the same.
+                Err(RegistryError::NotFound { .. }) => {}
+                Err(error) => return Err(trouble(error)),
             }
         }
         let blob = client.blob(repository, layer.digest, layer.size).await.map_err(trouble)?;
