@@ -295,11 +295,9 @@ fn layers(
                 (packed.layer, packed.report, "files".to_owned())
             }
             LayerPlan::Include(wanted) => {
-                let Some(packed) = include::layer(*wanted, world.certificates.as_deref(), below, plan.has_base())
-                    .context("spec.image.include")?
-                else {
-                    continue;
-                };
+                let packed = include::layer(*wanted, world.certificates.as_deref(), below, plan.has_base());
+                let packed = packed.map_err(|error| anyhow::anyhow!("spec.{}: {error}", error.field()))?;
+                let Some(packed) = packed else { continue };
                 world.store.write(&packed.bytes)?;
                 (packed.layer, packed.report, "include".to_owned())
             }

@@ -16,6 +16,9 @@ use super::{
 /// Images are made at this time unless told otherwise: a real one would give another digest every day.
 const CREATED: &str = "1970-01-01T00:00:00Z";
 
+/// More than any runtime can unpack one over the other.
+const MOST_LAYERS: usize = 500;
+
 /// An image that others are put on top of, as read from its registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BaseImage {
@@ -314,6 +317,9 @@ pub fn base_layers(base: &BaseImage) -> Result<Vec<BaseLayer>, AssembleError> {
             _ => Err(malformed("a layer has no digest or size")),
         }
     };
+    if layers.len() > MOST_LAYERS {
+        return Err(malformed("it has more than 500 layers"));
+    }
     layers.iter().map(parse).collect()
 }
 

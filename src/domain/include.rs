@@ -1,12 +1,14 @@
 //! What `image.include` and `image.certificates` add that needs no package: a user to run as, a place to write to, authorities to
 //! trust, with what the base has of them.
 
+use std::collections::BTreeMap;
+
 use super::{
     debian::certificates::keystore_of,
     files_layer::{PackedLayer, pack_tree},
-    preflight::{Facts, FileIndex, Kind},
+    preflight::{BUNDLES, Facts, FileIndex, Kind},
     recipe::{Owner, Parents},
-    tree::{Attributes, Content, FileTree, TreePath},
+    tree::{Attributes, Content, FileTree, PARENT, TreePath},
 };
 
 /// The user, as distroless images call it.
@@ -15,8 +17,7 @@ const ID: u32 = 65532;
 const HOME: &str = "/home/nonroot";
 /// Whom an image runs as that includes the user.
 pub const NONROOT_USER: &str = "65532:65532";
-/// Where programs look for authorities: Debian's and Alpine's place, that of Red Hat's distributions, and Java's of Debian.
-const BUNDLES: &[&[u8]] = &[b"etc/ssl/certs/ca-certificates.crt", b"etc/pki/tls/certs/ca-bundle.crt"];
+/// Where Debian's Java looks for authorities.
 const KEYSTORE: &[u8] = b"etc/ssl/certs/java/cacerts";
 /// Both files where the base has none.
 const PASSWD: &str = "root:x:0:0:root:/root:/usr/sbin/nologin\n";
@@ -31,6 +32,17 @@ pub struct Included {
     pub tmp: bool,
     /// Certificates of further authorities.
     pub certificates: bool,
+}
+
+impl IncludeError {
+    /// The field of the spec that asks for it.
+    #[must_use]
+    pub fn field(&self) -> &'static str {
+        match self {
+            Self::Bundle(_) | Self::Keystore(_) => "image.certificates",
+            Self::Accounts(_) | Self::Taken(_) | Self::Cut | Self::Pack(_) => "image.include",
+        }
+    }
 }
 
 impl Included {
@@ -52,8 +64,18 @@ pub enum IncludeError {
         "the base's {0} is no text that certificates can be added to: leave image.certificates out, or take another base"
     )]
     Bundle(TreePath),
+    /// The base's Java trusts what no bundle tells.
+    #[error(
+        "the base has /{0} and no bundle of the same certificates: leave image.certificates out, or take another base"
+    )]
+    Keystore(TreePath),
+    /// The user's name is another's.
+    #[error("the base's {0} has a `nonroot` that is not 65532: leave NonRootUser out and set image.user")]
+    Taken(TreePath),
     /// What the base has is not known to the end.
-    #[error("the base has more files than are looked at: leave image.include and image.certificates out, or take another base")]
+    #[error(
+        "the base has more files than are looked at: leave image.include and image.certificates out, or take another base"
+    )]
     Cut,
     /// Packing failed.
     #[error("failed to pack: {0}")]
@@ -83,56 +105,67 @@ pub fn layer(
     };
     let parents = if has_base { Parents::None } else { Parents::All };
     let mut tree = FileTree::new(parents);
-    // Our own paths: none of them is below a file.
     let trusted = certificates.filter(|_| wanted.certificates).map(|own| trusted(below, own)).transpose()?;
     let accounts = accounts.into_iter().flatten().map(|(path, text)| (path, text.into_bytes()));
     let files: Vec<(TreePath, Vec<u8>)> = accounts.chain(trusted.into_iter().flatten()).collect();
+    let directories = [
+        (wanted.user, &b"home/nonroot"[..], Attributes { mode: 0o700, owner: Owner { uid: ID, gid: ID } }),
+        (wanted.tmp, b"tmp", Attributes { mode: 0o1777, owner: Owner::default() }),
+    ];
+    let directories = directories.into_iter().filter(|(wanted, ..)| *wanted);
+    let directories = directories.filter_map(|(_, path, attributes)| Some((TreePath::new(path).ok()?, attributes)));
+    let missing: Vec<_> = directories.filter(|(path, attributes)| !is_there(below, path, *attributes)).collect();
+    // Our own paths: none of them is below a file.
+    let mut put = |path: TreePath, attributes: Attributes, content| {
+        for above in path.ancestors().filter(|above| has_base && below.get(above).is_none()) {
+            let _ = tree.insert(above, PARENT, Content::Directory);
+        }
+        let _ = tree.insert(path, attributes, content);
+    };
     for (path, bytes) in &files {
         let content = Content::File { size: bytes.len() as u64, inode: None, source: bytes.as_slice() };
-        let _ = tree.insert(path.clone(), Attributes { mode: 0o644, owner: Owner::default() }, content);
+        put(path.clone(), Attributes { mode: 0o644, owner: Owner::default() }, content);
     }
-    let directories = [
-        (wanted.user, &b"home"[..], 0o755, 0),
-        (wanted.user, b"home/nonroot", 0o700, ID),
-        (wanted.tmp, b"tmp", 0o1777, 0),
-    ];
-    for (_, path, mode, id) in directories.into_iter().filter(|(wanted, ..)| *wanted) {
-        if let Ok(path) = TreePath::new(path)
-            && below.get(&path).is_none()
-        {
-            let owner = Owner { uid: id, gid: id };
-            let _ = tree.insert(path, Attributes { mode, owner }, Content::Directory);
-        }
+    for (path, attributes) in missing {
+        put(path, attributes, Content::Directory);
     }
     if tree.is_empty() { Ok(None) } else { Ok(Some(pack_tree(&tree, 1)?)) }
 }
 
+/// Whether the base has the directory as it should be, or something in its place, such as a link.
+fn is_there(below: &FileIndex, path: &TreePath, attributes: Attributes) -> bool {
+    below.get(path).is_some_and(|node| {
+        node.kind != Kind::Directory || node.mode == attributes.mode && node.owner == attributes.owner
+    })
+}
+
 /// The bundles and the keystore of the base with `own` certificates beside those that it has; a bundle where it has none.
 fn trusted(below: &FileIndex, own: &str) -> Result<Vec<(TreePath, Vec<u8>)>, IncludeError> {
-    let mut files = Vec::new();
-    let mut first = None;
+    let mut bundles = BTreeMap::new();
     for path in BUNDLES {
-        let Ok(path) = TreePath::new(*path) else { continue };
-        let text = match below.get(&path).map(|node| &node.kind) {
-            // A link leads to another of them.
-            None | Some(Kind::Symlink(_)) => continue,
-            Some(Kind::File(Facts::Text(text))) => text,
-            Some(Kind::File(Facts::Empty)) => "",
-            Some(_) => return Err(IncludeError::Bundle(path)),
+        // What a link leads to is what is read.
+        let Some((path, node)) = TreePath::new(path).ok().and_then(|path| below.find(&path)) else { continue };
+        let text = match &node.kind {
+            Kind::File(Facts::Text(text)) => text.trim_end(),
+            Kind::File(Facts::Empty) => "",
+            _ => return Err(IncludeError::Bundle(path)),
         };
-        let text = format!("{}\n{own}", text.trim_end());
-        first = first.or_else(|| Some(text.clone()));
-        files.push((path, text.into_bytes()));
+        let end = if text.is_empty() { "" } else { "\n" };
+        bundles.insert(path, format!("{text}{end}{own}"));
     }
-    if let (true, Some(Ok(path))) = (files.is_empty(), BUNDLES.first().map(|path| TreePath::new(*path))) {
-        files.push((path, own.as_bytes().to_vec()));
-    }
-    if let Ok(path) = TreePath::new(KEYSTORE)
-        && below.get(&path).is_some_and(|node| matches!(node.kind, Kind::File(_)))
+    let keystore = TreePath::new(KEYSTORE).ok().and_then(|path| below.find(&path)).map(|(path, _)| path);
+    let keystore = match (keystore, bundles.values().next()) {
+        (Some(path), None) => return Err(IncludeError::Keystore(path)),
+        (Some(path), Some(bundle)) => Some((path, keystore_of(bundle))),
+        (None, _) => None,
+    };
+    if bundles.is_empty()
+        && let Some(Ok(path)) = BUNDLES.first().map(|path| TreePath::new(*path))
     {
-        files.push((path, keystore_of(first.as_deref().unwrap_or(own))));
+        bundles.insert(path, own.to_owned());
     }
-    Ok(files)
+    let bundles = bundles.into_iter().map(|(path, text)| (path, text.into_bytes()));
+    Ok(bundles.chain(keystore).collect())
 }
 
 /// The accounts file at `path` with the user's line; none when it knows the user or its number.
@@ -150,9 +183,11 @@ fn with_line(
         Some(_) => return Err(IncludeError::Accounts(path)),
     };
     let number = ID.to_string();
-    let knows = |line: &str| line.split(':').nth(2) == Some(number.as_str()) || line.split(':').next() == Some(NAME);
-    if text.lines().any(knows) {
+    if text.lines().any(|line| line.split(':').nth(2) == Some(number.as_str())) {
         return Ok(None);
+    }
+    if text.lines().any(|line| line.split(':').next() == Some(NAME)) {
+        return Err(IncludeError::Taken(path));
     }
     let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
     Ok(Some((path, format!("{text}{end}{line}"))))
@@ -220,26 +255,27 @@ mod tests {
     #[test]
     fn what_a_base_has_stays_and_is_added_to() {
         let below = base(&[("/etc/passwd", "app:x:7:7::/:/app"), ("/home/app/.profile", "x"), ("/tmp/x", "")]);
-        let layer = layer(ALL, None, &below, true).unwrap().unwrap();
+        let packed = layer(ALL, None, &below, true).unwrap().unwrap();
         let user = "nonroot:x:65532:65532:nonroot:/home/nonroot:/usr/sbin/nologin\n";
         assert_eq!(
-            held(&layer),
+            held(&packed),
             [
                 "etc/group 644 0 root:x:0:\nnonroot:x:65532:\n".to_owned(),
                 format!("etc/passwd 644 0 app:x:7:7::/:/app\n{user}"),
                 "home/nonroot/ 700 65532 ".to_owned(),
+                // The base's is closed.
+                "tmp/ 1777 0 ".to_owned(),
             ]
         );
+        let taken = layer(ALL, None, &base(&[("/etc/passwd", "nonroot:x:7:7::/:/x\n")]), true).unwrap_err();
+        assert!(taken.to_string().contains("a `nonroot` that is not 65532"), "{taken}");
     }
 
     #[test]
     fn nothing_is_added_where_the_base_has_it_all() {
-        let below = base(&[
-            ("/etc/passwd", "nonroot:x:65532:65532::/:/x\n"),
-            ("/etc/group", "users:x:65532:\n"),
-            ("/home/nonroot/x", ""),
-            ("/tmp/x", ""),
-        ]);
+        let whole = layer(ALL, None, &FileIndex::default(), false).unwrap().unwrap();
+        let index = index_layer(MultiGzDecoder::new(&whole.bytes[..])).unwrap();
+        let below = FileIndex::default().with(index, Origin::Base);
         assert_eq!(layer(ALL, None, &below, true).unwrap(), None);
         assert_eq!(layer(CERTIFICATES, None, &FileIndex::default(), false).unwrap(), None);
     }
@@ -260,7 +296,13 @@ mod tests {
         let mut entries = archive.entries().unwrap().map(Result::unwrap);
         entries.find(|entry| entry.path_bytes().ends_with(b"cacerts")).unwrap().read_to_end(&mut store).unwrap();
         assert_eq!(store, keystore_of(&(theirs + OWN)));
-        assert_eq!(held(&layer_of(&FileIndex::default())), [format!("etc/ssl/certs/ca-certificates.crt 644 0 {OWN}")]);
+        // Directories that the base lacks are made: some runtimes would make them unreadable.
+        let made = ["etc/ 755 0 ", "etc/ssl/ 755 0 ", "etc/ssl/certs/ 755 0 "].map(str::to_owned).to_vec();
+        let file = format!("etc/ssl/certs/ca-certificates.crt 644 0 {OWN}");
+        assert_eq!(held(&layer_of(&FileIndex::default())), [made, vec![file]].concat());
+        let store = base(&[("/etc/ssl/certs/java/cacerts", "store")]);
+        let alone = layer(CERTIFICATES, Some(OWN), &store, true).unwrap_err();
+        assert_eq!(alone.field(), "image.certificates");
         let error = layer(CERTIFICATES, Some(OWN), &base(&[(&format!("{bundle}/x"), "")]), true).unwrap_err();
         assert!(error.to_string().contains("ca-certificates.crt is no text"), "{error}");
     }

@@ -40,7 +40,7 @@ use resolve::Looks;
 
 pub use distribution::Distribution;
 pub use elf::{Elf, ElfKind, VersionsNeeded};
-pub use gather::Gatherer;
+pub use gather::{BUNDLES, Gatherer};
 pub use index::{Facts, FileIndex, Kind, LayerIndex, Node, Origin};
 pub use jar::Jar;
 pub use layers::index_layer;

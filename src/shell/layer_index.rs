@@ -1,6 +1,9 @@
 //! What a layer's files say of themselves, from its compressed bytes as they come from a registry or the disk.
 
-use std::io::{self, BufReader, Read};
+use std::{
+    io::{self, BufReader, Read},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
@@ -13,6 +16,8 @@ use crate::domain::preflight::{LayerIndex, index_layer};
 /// Uncompressed bytes of one layer that are looked at; a larger one is not judged.
 const LARGEST: u64 = 20 << 30;
 const BUFFER: usize = 256 << 10;
+/// So long reading one may take.
+pub const LONGEST: Duration = Duration::from_mins(10);
 
 /// Why a layer has no index.
 #[derive(Debug, thiserror::Error)]
@@ -28,13 +33,15 @@ pub enum IndexError<E: std::error::Error + 'static> {
 /// The index of the layer whose compressed bytes `stream` gives.
 ///
 /// # Errors
-/// When the stream fails, or gives no archive of at most 20 GiB.
+/// When the stream fails, gives no archive of at most 20 GiB, or has no end after ten minutes.
 pub async fn index_stream<E>(
     stream: impl Stream<Item = Result<Bytes, E>> + Send + 'static,
 ) -> Result<LayerIndex, IndexError<E>>
 where
     E: std::error::Error + Send + Sync + 'static,
 {
+    // The thread that reads ends with the stream, whatever becomes of whoever waits for it.
+    let stream = stream.take_until(tokio::time::sleep(LONGEST));
     let pieces = Box::pin(stream.map(|piece| piece.map_err(io::Error::other)));
     let reader = SyncIoBridge::new(StreamReader::new(pieces));
     let indexed = spawn_blocking(move || index_bytes(reader)).await;

@@ -1,10 +1,12 @@
 //! An image that could not start is not pushed; what the verdict rests on are the files that a builder and a base really have.
 
+use std::{fs, process::Command};
+
 use minimalimage::api::v1alpha1::Status;
 use serde_json::{Value, json};
 
 use crate::{
-    examples::examples,
+    examples::{Here, examples},
     fixture::{World, builder, is_stalled, message, setting},
 };
 
@@ -41,9 +43,20 @@ async fn a_program_that_could_not_start_is_refused_and_what_would_fit_is_said() 
     assert!(is_stalled(&refused));
     assert_eq!(digest(&refused), digest(&good));
     world.told("PreflightRefused", 1).await;
-    // Neither the tag nor the image itself is in the registry.
     let latest = format!("{}:latest", world.repository("app"));
     assert_eq!(world.run("old", &latest).await, "started\n");
+    // The image itself is not in the registry either.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let manifest = json!({"apiVersion": "minimalimage.dev/v1alpha1", "kind": "MinimalImage", "metadata": {"name": "app"},
+        "spec": spec(&world, "", &scratch, "Off")});
+    fs::write(file.path(), manifest.to_string()).unwrap();
+    let would_be = Here::new().build(file.path(), &[]);
+    let pinned = format!("{}@{would_be}", world.repository("app"));
+    let found = Command::new("crane").args(["manifest", "--insecure", &pinned]).output().unwrap();
+    assert!(
+        !found.status.success() && String::from_utf8_lossy(&found.stderr).contains("MANIFEST_UNKNOWN"),
+        "{found:?}"
+    );
 
     // The base is an image in another registry: its layers are read, nothing of it is unpacked.
     let base = format!("{}/bases/base:1", setting("MINIMALIMAGE_REGISTRY2"));
@@ -53,7 +66,9 @@ async fn a_program_that_could_not_start_is_refused_and_what_would_fit_is_said() 
 
     world.apply("app", spec(&world, "", &scratch, "Warn")).await;
     let warned = world.ready("app").await;
-    let warnings = warned.image.unwrap().warnings;
+    let image = warned.image.unwrap();
+    assert_eq!(image.digest, would_be);
+    let warnings = image.warnings;
     assert!(expected.ends_with(&warnings[0]) && warnings.len() == 1, "{warnings:?}");
     world.told("PreflightWarning", 1).await;
 }

@@ -17,7 +17,7 @@ pub struct ImageSpec {
     pub base: Base,
 
     /// What programs expect that need no shell, on any base and on scratch. CACertificates: the certificate authorities that
-    /// Debian trusts, as /etc/ssl/certs/ca-certificates.crt. TimeZones: the time zone database, /usr/share/zoneinfo.
+    /// Debian trusts, as /etc/ssl/certs/ca-certificates.crt, in place of what an image has there. TimeZones: the time zone database, /usr/share/zoneinfo.
     /// NonRootUser: the user nonroot (65532) with a home, as whom the program runs unless `user` says otherwise.
     /// Tmp: /tmp, for all to write to. Default: nothing. Example: [CACertificates, TimeZones].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -26,9 +26,9 @@ pub struct ImageSpec {
     pub include: Vec<Include>,
 
     /// Certificates of further authorities, PEM texts in ConfigMaps or Secrets of this namespace: the image trusts them beside
-    /// those that its base or `include` has. They become part of the image, as certificates may; keys are left out. Added to
-    /// /etc/ssl/certs/ca-certificates.crt, /etc/pki/tls/certs/ca-bundle.crt and the Java keystore /etc/ssl/certs/java/cacerts, as far
-    /// as the base has them. Default: none. Example: [{configMapKeyRef: {name: authorities, key: ca.crt}}].
+    /// those that its base or `include` has. They become part of the image; keys are left out. Added to the base's bundle, at the
+    /// place of Debian, Alpine, Red Hat or SUSE, and to the Java keystore /etc/ssl/certs/java/cacerts if there is one; a base
+    /// without a bundle gets /etc/ssl/certs/ca-certificates.crt. Default: none. Example: [{configMapKeyRef: {name: authorities, key: ca.crt}}].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub certificates: Vec<EnvVarSource>,

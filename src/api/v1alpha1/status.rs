@@ -184,10 +184,12 @@ pub struct BaseStatus {
     /// When it was made: by its own config; of packages, when the newest of their suites was made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub creation_time: Option<String>,
-    /// The distribution that its packages are of, with its version; of an image what its os-release says. Absent where nothing says it.
+    /// The distribution that its packages are of, with its version; of an image what its os-release says. Absent where nothing
+    /// says it, and without a preflight.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub distribution: Option<String>,
-    /// How many packages are in it; of an image as many as var/lib/dpkg/status.d lists. Absent where nothing says it.
+    /// How many packages are in it; of an image as many as var/lib/dpkg/status.d lists. Absent where nothing says it,
+    /// and without a preflight.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub package_count: Option<i64>,
     /// The packages, as name=version; the first 300.

@@ -88,8 +88,8 @@ impl World {
             }
         }
         if let Some(layer) = packages {
-            let (index, origin) = self.own_index(layer, Origin::Base).await?.context(unknown)?;
-            files = files.with(index, origin);
+            let index = self.stored_index(layer.digest).await?.context(unknown)?;
+            files = files.with(index, Origin::Base);
         }
         Ok(files)
     }

@@ -5,7 +5,6 @@ use std::{
     collections::BTreeMap,
     io::Cursor,
     sync::{Mutex, PoisonError},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -27,32 +26,29 @@ use crate::{
         value::{Descriptor, Digest, Repository},
     },
     shell::{
-        layer_index::{IndexError, index_bytes, index_stream},
+        layer_index::{IndexError, LONGEST, index_bytes, index_stream},
         registry::{Client, RegistryError},
     },
 };
 
-/// So long it may take to read what is not known yet; then there is no verdict.
-const LONGEST: Duration = Duration::from_mins(10);
 /// Layers that are read at the same time for one image.
-const READS: usize = 4;
+const READS: usize = 2;
 /// Bytes of a stored index.
 const LARGEST_INDEX: u64 = 32 << 20;
 /// Bytes of indexes of bases that are remembered.
 const MOST_BYTES: usize = 64 << 20;
 
-/// Indexes of layers by their digest, as they are stored. They follow from content; all may be forgotten at any time.
+/// Indexes of layers as they are stored, by repository and digest: who has just read a manifest there may know what it names. They
+/// follow from content; all may be forgotten at any time.
 #[derive(Default)]
-pub(super) struct Indexes(Mutex<BTreeMap<Digest, Bytes>>);
+pub(super) struct Indexes(Mutex<BTreeMap<(Repository, Digest), Bytes>>);
 
 impl Indexes {
-    fn get(&self, layer: Digest) -> Option<LayerIndex> {
-        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&layer).cloned();
-        bytes.and_then(|bytes| LayerIndex::parse(&bytes))
+    fn get(&self, layer: &(Repository, Digest)) -> Option<Bytes> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(layer).cloned()
     }
 
-    fn put(&self, layer: Digest, index: LayerIndex) {
-        let bytes = Bytes::from(index.into_bytes());
+    fn put(&self, layer: (Repository, Digest), bytes: Bytes) {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let total: usize = held.values().map(Bytes::len).sum();
         if total + bytes.len() > MOST_BYTES {
@@ -87,17 +83,21 @@ impl Answers<'_> {
             return nothing(None);
         }
         let _permit = self.world.preflights.acquire().await;
-        let reads =
-            places(clients, publication, made).into_iter().map(|(place, origin)| self.index_with(place, origin));
-        let reads: Vec<BoxFuture<'_, _>> = reads.collect();
-        let indexes = futures::stream::iter(reads).buffered(READS).try_collect();
-        let indexes: Vec<(LayerIndex, Origin)> = match tokio::time::timeout(LONGEST, indexes).await {
-            Ok(Ok(indexes)) => indexes,
+        let (below, own) = places(clients, publication, made);
+        let read = async {
+            let base = self.with_layers(FileIndex::default(), below).await?;
+            let distribution = Distribution::of(&base);
+            Ok((self.with_layers(base, own).await?, distribution))
+        };
+        let (files, distribution) = match tokio::time::timeout(LONGEST, read).await {
+            Ok(Ok(read)) => read,
             Ok(Err(Unread::Trouble(trouble))) => return Err(trouble),
             Ok(Err(Unread::Malformed(problem))) => return nothing(Some(unjudged(&problem))),
             Err(_) => return nothing(Some(unjudged(&format!("reading its layers took over {LONGEST:?}")))),
         };
-        let (findings, distribution) = judged(indexes, publication, made).await;
+        let Some(findings) = judged(files, publication, made).await else {
+            return nothing(Some(unjudged("the check ended early")));
+        };
         match refusal(&findings) {
             Some(message) => Err(Trouble { reason: Reason::PreflightRefused, message }),
             None => Ok((findings.sentences(Severity::Warning).collect(), distribution)),
@@ -111,46 +111,54 @@ impl Answers<'_> {
         publication: &Publication,
         base: Option<&BaseImage>,
     ) -> Result<FileIndex, Trouble> {
-        let mut files = FileIndex::default();
+        let files = FileIndex::default();
         let includes = publication.layers.iter().any(|layer| matches!(layer, PublicationLayer::Include(_)));
         if !includes {
             return Ok(files);
         }
-        let invalid = |problem: String| Trouble { reason: Reason::RegistryInvalid, message: problem };
-        let layers = base.map_or(Ok(Vec::new()), base_layers).map_err(|error| invalid(error.to_string()))?;
+        let trouble = |reason, problem: &str| Trouble {
+            reason,
+            message: format!("spec.image.include and certificates need to know what the base has: {problem}"),
+        };
+        let layers = base.map_or(Ok(Vec::new()), base_layers);
+        let layers = layers.map_err(|error| trouble(Reason::RegistryInvalid, &error.to_string()))?;
         let below = layers.into_iter().filter_map(|BaseLayer { media_type, digest, size }| {
             let layer = Descriptor { media_type, digest, size };
             Some(Place::There { client: &clients.pull, repository: base?.reference.repository(), layer, index: None })
         });
         let packages = match publication.layers.first() {
+            // Its files get into the image by what is read here: an agent's word of them is not enough.
             Some(PublicationLayer::Artifact(sourced)) if publication.composed => Some(Place::There {
                 client: &clients.cache,
                 repository: &publication.cache,
                 layer: sourced.layer.descriptor(),
-                index: sourced.layer.index,
+                index: None,
             }),
             _ => None,
         };
+        let places = below.chain(packages).map(|place| (place, Origin::Base)).collect();
         let _permit = self.world.preflights.acquire().await;
-        for place in below.chain(packages) {
-            let read = tokio::time::timeout(LONGEST, self.layer_index(place)).await;
-            files = match read.unwrap_or_else(|_| Err(Unread::Malformed(format!("it took over {LONGEST:?}")))) {
-                Ok(index) => files.with(index, Origin::Base),
-                Err(Unread::Trouble(trouble)) => return Err(trouble),
-                Err(Unread::Malformed(problem)) => {
-                    return Err(invalid(format!("spec.image.include needs to know what the base has: {problem}")));
-                }
-            };
+        match tokio::time::timeout(LONGEST, self.with_layers(files, places)).await {
+            Ok(Ok(files)) => Ok(files),
+            Ok(Err(Unread::Trouble(trouble))) => Err(trouble),
+            Ok(Err(Unread::Malformed(problem))) => Err(trouble(Reason::RegistryInvalid, &problem)),
+            Err(_) => Err(trouble(Reason::RegistryUnavailable, &format!("reading it took over {LONGEST:?}"))),
         }
-        Ok(files)
     }
 
-    fn index_with<'a>(
-        &'a self,
-        place: Place<'a>,
-        origin: Origin,
-    ) -> BoxFuture<'a, Result<(LayerIndex, Origin), Unread>> {
-        async move { Ok((self.layer_index(place).await?, origin)) }.boxed()
+    /// `files` with layers on top, each of which is read while the one below it is put there.
+    async fn with_layers(&self, files: FileIndex, places: Vec<(Place<'_>, Origin)>) -> Result<FileIndex, Unread> {
+        let reads = places
+            .into_iter()
+            .map(|(place, origin)| async move { Ok((self.layer_index(place).await?, origin)) }.boxed());
+        let reads: Vec<BoxFuture<'_, Result<(LayerIndex, Origin), Unread>>> = reads.collect();
+        let mut reads = futures::stream::iter(reads).buffered(READS);
+        let mut files = files;
+        while let Some((index, origin)) = reads.try_next().await? {
+            let with = tokio::task::spawn_blocking(move || files.with(index, origin));
+            files = with.await.map_err(|error| Unread::Malformed(error.to_string()))?;
+        }
+        Ok(files)
     }
 
     async fn layer_index(&self, place: Place<'_>) -> Result<LayerIndex, Unread> {
@@ -161,13 +169,16 @@ impl Answers<'_> {
             }
             Place::There { client, repository, layer, index } => (client, repository, layer, index),
         };
-        if let Some(index) = self.world.indexes.get(layer.digest) {
+        let name = (repository.clone(), layer.digest);
+        if let Some(bytes) = self.world.indexes.get(&name)
+            && let Some(index) = parsed(bytes).await
+        {
             return Ok(index);
         }
         if let Some(blob) = index.filter(|blob| blob.size <= LARGEST_INDEX) {
             match client.blob_bytes(repository, blob.digest, blob.size).await {
                 Ok(bytes) => {
-                    if let Some(index) = LayerIndex::parse(&bytes) {
+                    if let Some(index) = parsed(bytes).await {
                         return Ok(index);
                     }
                 }
@@ -179,7 +190,7 @@ impl Answers<'_> {
         let blob = client.blob(repository, layer.digest, layer.size).await.map_err(trouble)?;
         match index_stream(blob.into_stream()).await {
             Ok(index) => {
-                self.world.indexes.put(layer.digest, index.clone());
+                self.world.indexes.put(name, Bytes::from(index.clone().into_bytes()));
                 Ok(index)
             }
             Err(IndexError::Source(error)) => Err(trouble(error)),
@@ -188,8 +199,10 @@ impl Answers<'_> {
     }
 }
 
-/// All layers of the image, lowest first.
-fn places<'a>(clients: &'a Clients, publication: &'a Publication, made: &'a Made) -> Vec<(Place<'a>, Origin)> {
+/// The layers of an image's base, and those on top of them, lowest first.
+type Places<'a> = (Vec<(Place<'a>, Origin)>, Vec<(Place<'a>, Origin)>);
+
+fn places<'a>(clients: &'a Clients, publication: &'a Publication, made: &'a Made) -> Places<'a> {
     let base = publication.base.as_ref().map(|(reference, _)| reference.repository());
     let below = made.image.base_layers.iter().filter_map(|layer| {
         let layer = Descriptor { media_type: layer.media_type.clone(), digest: layer.digest, size: layer.size };
@@ -208,22 +221,19 @@ fn places<'a>(clients: &'a Clients, publication: &'a Publication, made: &'a Made
         };
         (place, origin)
     });
-    below.chain(own).collect()
+    (below.collect(), own.collect())
 }
 
-/// Beside everything else: an image may have many files.
-async fn judged(
-    indexes: Vec<(LayerIndex, Origin)>,
-    publication: &Publication,
-    made: &Made,
-) -> (Findings, Distribution) {
+/// Beside everything else: it may be large.
+async fn parsed(bytes: Bytes) -> Option<LayerIndex> {
+    tokio::task::spawn_blocking(move || LayerIndex::parse(&bytes)).await.ok().flatten()
+}
+
+/// Beside everything else: an image may have many files. None when it did not come to an end.
+async fn judged(files: FileIndex, publication: &Publication, made: &Made) -> Option<Findings> {
     let start = Start::parse(&made.image.config);
     let base = publication.base_name.clone();
     let (platform, mode) = (publication.platform.clone(), publication.preflight);
-    let work = move || {
-        let files = indexes.into_iter().fold(FileIndex::default(), |files, (index, origin)| files.with(index, origin));
-        let findings = check(&Question { files: &files, start: &start, platform: &platform, base: &base, mode });
-        (findings, Distribution::of(&files))
-    };
-    tokio::task::spawn_blocking(work).await.unwrap_or_default()
+    let work = move || check(&Question { files: &files, start: &start, platform: &platform, base: &base, mode });
+    tokio::task::spawn_blocking(work).await.ok()
 }

@@ -13,7 +13,8 @@ use crate::{
         decide::{Publication, PublicationLayer, Published, Trouble},
         files_layer,
         image::{self, BaseImage, Image, SourcedLayer},
-        include, media_type,
+        include::{self, IncludeError},
+        media_type,
         preflight::FileIndex,
         value::{Descriptor, Reference, Repository},
     },
@@ -183,7 +184,11 @@ fn own_layers(publication: &Publication, below: &FileIndex) -> Result<OwnLayers,
             }
             PublicationLayer::Include(wanted) => {
                 let packed = include::layer(*wanted, publication.certificates.as_deref(), below, publication.has_base);
-                if let Some(packed) = packed.map_err(|error| invalid("include", &error))? {
+                let invalid = |error: IncludeError| Trouble {
+                    reason: Reason::InvalidSpec,
+                    message: format!("spec.{}: {error}", error.field()),
+                };
+                if let Some(packed) = packed.map_err(invalid)? {
                     let layer = SourcedLayer { layer: packed.layer, from: "include".into() };
                     layers.push((layer, Some(Bytes::from(packed.bytes))));
                 }

@@ -44,8 +44,8 @@ const CA_BYTES: usize = 32 * 1024;
 const SOURCE_READERS: usize = 4;
 /// Snapshots and caches that are put together at the same time: copying a builder image between registries takes a connection for long.
 const KEEPERS: usize = 2;
-/// Images whose layers are looked at at the same time: some tens of megabytes each, at worst.
-const PREFLIGHTS: usize = 4;
+/// Images whose layers are looked at at the same time: of a hostile one some hundred megabytes are held at once.
+const PREFLIGHTS: usize = 2;
 
 /// The operator, and the stream of those whose turn in the queue has come.
 pub(super) async fn operator(

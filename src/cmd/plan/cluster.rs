@@ -61,6 +61,9 @@ pub async fn report(args: PlanArgs) -> anyhow::Result<Report> {
     if let Some(SourceKind::ConfigMap { name }) = world.outline.source.as_ref().map(|source| &source.kind) {
         planned.pins.revision = Some(config_map(client, &namespace, name).await?.to_string());
     }
+    // What is in Secrets is not read here: as the last image has them.
+    let certificates = status.image.as_ref().and_then(|image| image.certificates.as_deref());
+    planned.pins.certificates = certificates.and_then(|digest| digest.parse().ok());
     // Without its artifacts it is not known what stages that copy from others would see.
     let cache = world.client().await.ok().map(|client| Cache::new(client, world.outline.cache.clone(), String::new()));
     let mut walk = Walk {

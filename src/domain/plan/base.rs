@@ -79,8 +79,10 @@ pub(super) fn plan(
     let included = Included { user: user && !whole, tmp: tmp && !whole, certificates };
     let included = Some(included).filter(|included| included.user || included.tmp || included.certificates);
     let config = packages.as_ref().map(|packages| packages.config.clone()).unwrap_or_default();
-    let nowhere = certificates && image.is_none() && packages.is_none();
-    let config = if nowhere { ImageConfig { env: vec![bundle_variable()], ..config } } else { config };
+    let mut config = config;
+    if certificates && image.is_none() && !config.env.contains(&bundle_variable()) {
+        config.env.push(bundle_variable());
+    }
     let config = if user { ImageConfig { user: Some(NONROOT_USER.to_owned()), ..config } } else { config };
     Start { image, packages, included, config }
 }
@@ -249,13 +251,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::api::v1alpha1::{Base, EnvVarSource};
 
     fn planned(base: serde_json::Value) -> Result<PackagesBase, String> {
         start(base, &[]).map(|start| start.packages.unwrap())
     }
 
     fn start(base: serde_json::Value, include: &[Include]) -> Result<Start, String> {
-        let base = serde_json::from_value(base).unwrap();
+        let base: Base = serde_json::from_value(base).unwrap();
         let mut problems = Problems::default();
         let image = ImageSpec { base, include: include.to_vec(), ..ImageSpec::default() };
         let start = plan(&image, Some(&Platform::linux("amd64")), &mut problems);
@@ -281,6 +284,12 @@ mod tests {
         let packages = image.packages.clone().unwrap();
         assert!(image.has_base() && image.included.is_none() && image.config == ImageConfig::default());
         assert_eq!((packages.install, packages.selection.onto), (vec!["tzdata".into()], Some(Onto::Image)));
+
+        let base: Base = serde_json::from_value(json!({})).unwrap();
+        let certificates = vec![EnvVarSource { secret_key_ref: None, config_map_key_ref: None }];
+        let image = ImageSpec { base, include: vec![Include::TimeZones], certificates, ..ImageSpec::default() };
+        let zones = plan(&image, Some(&Platform::linux("amd64")), &mut Problems::default());
+        assert_eq!(zones.config.env, scratch.config.env, "with certificates of one's own alone, too");
 
         let own = start(json!({"runtime": {"cc": {}}}), &all).unwrap();
         assert_eq!(own.included, None);

@@ -431,6 +431,10 @@ pub fn inputs(spec: &MinimalImageSpec, pins: &Pins) -> Digest {
         for field in ["interval", "suspend", "successfulHistoryLimit", "failedHistoryLimit"] {
             spec.remove(field);
         }
+        // The default, which earlier versions did not know.
+        if spec.get("preflight").is_some_and(|preflight| preflight == "Enforce") {
+            spec.remove("preflight");
+        }
         if let Some(dockerfile) = spec.get_mut("dockerfile").and_then(serde_json::Value::as_object_mut) {
             dockerfile.remove("snapshots");
         }

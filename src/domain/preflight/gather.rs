@@ -10,13 +10,21 @@ use super::{
     window::Windows,
 };
 
+/// Where programs look for the authorities that they trust, or where that leads to: on Debian and Alpine, Red Hat, and SUSE.
+pub const BUNDLES: [&[u8]; 5] = [
+    b"etc/ssl/certs/ca-certificates.crt",
+    b"etc/pki/tls/certs/ca-bundle.crt",
+    b"etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    b"var/lib/ca-certificates/ca-bundle.pem",
+    b"etc/ssl/cert.pem",
+];
 /// The kernel reads so much of a script (Linux, BINPRM_BUF_SIZE since 5.1).
 const SCRIPT: usize = 256;
 /// The longest text of a loader or runtime, and the largest `/etc/ld.so.cache`.
 const LONGEST_TEXT: usize = 1 << 20;
 const LARGEST_CACHE: usize = 8 << 20;
 /// Bytes of facts of all files together, about.
-const MOST_FACTS: usize = 16 << 20;
+const MOST_FACTS: usize = 8 << 20;
 
 /// Makes the index of one layer.
 #[derive(Debug, Default)]
@@ -116,20 +124,9 @@ impl Gatherer {
         let Some(open) = self.open.take() else { return };
         // Of what did not come, such as the holes of a sparse file, nothing can be said.
         let facts = if open.seen == open.size { open.kept.facts(open.size) } else { Facts::Unseen };
-        self.facts = self.facts.saturating_add(weight(&facts));
+        self.facts = self.facts.saturating_add(facts.weight());
         let facts = if self.facts > MOST_FACTS { Facts::Unseen } else { facts };
         self.index.put(open.path, Node { kind: Kind::File(facts), ..open.entry });
-    }
-}
-
-/// About how many bytes facts take.
-fn weight(facts: &Facts) -> usize {
-    match facts {
-        Facts::Elf(elf) => elf.weight(),
-        Facts::Jar(jar) => jar.main_class.as_ref().map_or(0, String::len),
-        Facts::Text(text) | Facts::Script(text) => text.len(),
-        Facts::LoaderCache(entries) => entries.len() * 150,
-        _ => 0,
     }
 }
 
@@ -207,7 +204,7 @@ fn is_jar(path: &[u8]) -> bool {
 /// authorities' certificates.
 fn is_text(path: &[u8]) -> bool {
     matches!(path, b"etc/passwd" | b"etc/group" | b"etc/ld.so.conf")
-        || matches!(path, b"etc/ssl/certs/ca-certificates.crt" | b"etc/pki/tls/certs/ca-bundle.crt")
+        || BUNDLES.contains(&path)
         || matches!(path, b"etc/os-release" | b"usr/lib/os-release")
         || path.starts_with(b"etc/ld.so.conf.d/")
         || path.starts_with(b"etc/ld-musl-")

@@ -20,13 +20,15 @@ use crate::domain::{
 use super::{elf::Elf, jar::Jar, loader_files::CacheEntry, resolve::Looks};
 
 /// Changes when an index that was stored by an older program must be made anew.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// More files than any sensible image has; of what is beyond, nothing is known.
-pub(super) const MOST_ENTRIES: usize = 200_000;
+pub(super) const MOST_ENTRIES: usize = 100_000;
 /// Bytes of all names and link targets.
-pub(super) const MOST_NAMES: usize = 16 << 20;
+pub(super) const MOST_NAMES: usize = 8 << 20;
 /// Bytes of JSON that a stored index is read from.
-const LARGEST_STORED: u64 = 128 << 20;
+const LARGEST_STORED: u64 = 64 << 20;
+/// Bytes of facts of all files of an image together, about.
+const MOST_FACTS: usize = 16 << 20;
 /// As many links of directories are followed when one layer is put on others.
 const MOST_LOOKS: u32 = 10_000_000;
 
@@ -37,6 +39,8 @@ pub struct FileIndex {
     is_cut: bool,
     /// Bytes of the names of directories that nobody named, but that had to be made.
     implied: usize,
+    /// About how many bytes the facts take that were ever put here.
+    facts: usize,
 }
 
 /// A layer, before it is put on others.
@@ -131,6 +135,19 @@ pub enum Facts {
     LoaderCache(Vec<CacheEntry>),
 }
 
+impl Facts {
+    /// About how many bytes they take.
+    pub(super) fn weight(&self) -> usize {
+        match self {
+            Self::Data | Self::Empty | Self::Unseen | Self::Class(_) => 0,
+            Self::Script(text) | Self::Text(text) => text.len(),
+            Self::Elf(elf) => elf.weight(),
+            Self::Jar(jar) => jar.main_class.as_ref().map_or(0, String::len),
+            Self::LoaderCache(entries) => entries.len() * 150,
+        }
+    }
+}
+
 impl LayerIndex {
     /// Adds an entry.
     pub(super) fn put(&mut self, path: TreePath, node: Node) {
@@ -201,6 +218,13 @@ impl FileIndex {
         self.nodes.is_empty()
     }
 
+    /// What the path leads to, links followed; none where it leads to nothing.
+    #[must_use]
+    pub fn find(&self, path: &TreePath) -> Option<(TreePath, &Node)> {
+        let found = self.resolve(&[b"/", path.as_bytes()].concat(), None, &Looks::new(MOST_LOOKS)).ok()?;
+        found.path.zip(found.node)
+    }
+
     /// What is at `path`, links not followed.
     #[must_use]
     pub fn get(&self, path: &TreePath) -> Option<&Node> {
@@ -242,6 +266,12 @@ impl FileIndex {
                 break;
             }
             node.origin = origin;
+            if let Kind::File(facts) = &mut node.kind {
+                self.facts = self.facts.saturating_add(facts.weight());
+                if self.facts > MOST_FACTS {
+                    *facts = Facts::Unseen;
+                }
+            }
             let stays = node.kind == Kind::Directory
                 && self.nodes.get(&path).is_some_and(|below| below.kind == Kind::Directory);
             if !stays {
@@ -333,7 +363,34 @@ struct Stored {
     deleted: Vec<Name>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     emptied: Vec<Name>,
+    #[serde(deserialize_with = "bounded")]
     nodes: Vec<(Name, Node)>,
+}
+
+/// No more entries than an index of ours has.
+fn bounded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(Name, Node)>, D::Error> {
+    struct Entries;
+    impl<'de> de::Visitor<'de> for Entries {
+        type Value = Vec<(Name, Node)>;
+
+        fn expecting(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            to.write_str("entries")
+        }
+
+        fn visit_seq<A: de::SeqAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+            let mut nodes = Vec::new();
+            let mut names = 0_usize;
+            while let Some(entry) = entries.next_element::<(Name, Node)>()? {
+                names = names.saturating_add(entry.0.0.as_bytes().len());
+                if nodes.len() >= MOST_ENTRIES || names > MOST_NAMES {
+                    return Err(de::Error::custom("it has more entries than any index of ours"));
+                }
+                nodes.push(entry);
+            }
+            Ok(nodes)
+        }
+    }
+    deserializer.deserialize_seq(Entries)
 }
 
 /// A path as JSON has it.

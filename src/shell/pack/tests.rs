@@ -8,6 +8,7 @@ use crate::domain::{
     tree::{Entry, TreePath},
     value::Digest,
 };
+use crate::shell::layer_index::index_bytes;
 
 const ENOUGH: Allowance = Allowance { bytes: 1 << 20, entries: 1000 };
 
@@ -87,6 +88,7 @@ fn an_honest_output_becomes_the_same_layer_with_any_number_of_threads() {
     assert_eq!(packed.layer.compressed_size, blob.len() as u64);
     assert_eq!(packed.layer.diff_id, Digest::of(&honest()), "an honest archive is the layer already");
     assert_eq!((packed.report.file_count, packed.report.size, packed.used), (2, 700_000, 700_000 + 4 * 512));
+    assert_eq!(packed.index, Some(index_bytes(io::Cursor::new(blob)).unwrap().into_bytes()), "what its files say");
     assert_eq!(pack_from(ENOUGH, 3, send(&honest())).0.unwrap(), packed);
 }
 
