@@ -91,7 +91,6 @@ COPY --from=build /work /work
 COPY --from=build /tmp/seen /seen
 COPY --from=taker /taken/seen /taken
 COPY --from=BASE_IMAGE /etc/passwd /passwd
-CMD ["/seen"]
 "#;
 
 #[tokio::test]
