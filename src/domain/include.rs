@@ -34,17 +34,6 @@ pub struct Included {
     pub certificates: bool,
 }
 
-impl IncludeError {
-    /// The field of the spec that asks for it.
-    #[must_use]
-    pub fn field(&self) -> &'static str {
-        match self {
-            Self::Bundle(_) | Self::Keystore(_) => "image.certificates",
-            Self::Accounts(_) | Self::Taken(_) | Self::Cut | Self::Pack(_) => "image.include",
-        }
-    }
-}
-
 impl Included {
     /// The directories that are put there with modes or owners of their own.
     pub fn directories(self) -> impl Iterator<Item = &'static str> {
@@ -66,7 +55,7 @@ pub enum IncludeError {
     Bundle(TreePath),
     /// The base's Java trusts what no bundle tells.
     #[error(
-        "the base has /{0} and no bundle of the same certificates: leave image.certificates out, or take another base"
+        "the base has {0} and no bundle of the same certificates: leave image.certificates out, or take another base"
     )]
     Keystore(TreePath),
     /// The user's name is another's.
@@ -80,6 +69,17 @@ pub enum IncludeError {
     /// Packing failed.
     #[error("failed to pack: {0}")]
     Pack(#[from] std::io::Error),
+}
+
+impl IncludeError {
+    /// The field of the spec that asks for it.
+    #[must_use]
+    pub fn field(&self) -> &'static str {
+        match self {
+            Self::Bundle(_) | Self::Keystore(_) => "image.certificates",
+            Self::Accounts(_) | Self::Taken(_) | Self::Cut | Self::Pack(_) => "image.include",
+        }
+    }
 }
 
 /// The layer on top of `below`; none when that has all of it. `certificates` are a PEM text. Without a base the layer has the

@@ -78,12 +78,11 @@ pub(super) fn plan(
     // Bases of packages have users and /tmp.
     let included = Included { user: user && !whole, tmp: tmp && !whole, certificates };
     let included = Some(included).filter(|included| included.user || included.tmp || included.certificates);
-    let config = packages.as_ref().map(|packages| packages.config.clone()).unwrap_or_default();
-    let mut config = config;
+    let mut config = packages.as_ref().map(|packages| packages.config.clone()).unwrap_or_default();
     if certificates && image.is_none() && !config.env.contains(&bundle_variable()) {
         config.env.push(bundle_variable());
     }
-    let config = if user { ImageConfig { user: Some(NONROOT_USER.to_owned()), ..config } } else { config };
+    config.user = user.then(|| NONROOT_USER.to_owned());
     Start { image, packages, included, config }
 }
 
