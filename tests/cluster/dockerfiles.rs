@@ -64,7 +64,7 @@ async fn a_dockerfile_from_git_becomes_an_image_and_ignored_files_start_no_step(
 }
 
 /// Users by name, modes, links, owners, a script by a here-document, a copy from an image: all seen from inside.
-const WAYS: &str = r#"
+const WAYS: &str = r"
 FROM C_IMAGE AS build
 RUN groupadd -g 77 team && useradd -u 1234 -g team -m app
 WORKDIR /work
@@ -91,7 +91,7 @@ COPY --from=build /work /work
 COPY --from=build /tmp/seen /seen
 COPY --from=taker /taken/seen /taken
 COPY --from=BASE_IMAGE /etc/passwd /passwd
-"#;
+";
 
 #[tokio::test]
 async fn stages_run_as_docker_runs_them() {
