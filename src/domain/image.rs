@@ -10,7 +10,7 @@ use crate::api::v1alpha1::{ImageSpec, Port, Protocol};
 use super::{
     artifact::Layer,
     media_type,
-    value::{Digest, Platform, Reference},
+    value::{Descriptor, Digest, Platform, Reference},
 };
 
 /// Images are made at this time unless told otherwise: a real one would give another digest every day.
@@ -50,6 +50,14 @@ pub struct BaseLayer {
     pub digest: Digest,
     /// Bytes of the compressed blob.
     pub size: u64,
+}
+
+impl BaseLayer {
+    /// What a manifest says of it.
+    #[must_use]
+    pub fn descriptor(&self) -> Descriptor {
+        Descriptor { media_type: self.media_type.clone(), digest: self.digest, size: self.size }
+    }
 }
 
 /// What the final image's config says on top of its base's; what is none or empty is inherited.

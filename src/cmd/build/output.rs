@@ -11,8 +11,7 @@ use super::world::{World, blocking};
 use crate::{
     cli::Output,
     domain::{
-        artifact::Layer,
-        image::{Image, SourcedLayer},
+        image::{BaseLayer, Image, SourcedLayer},
         media_type,
         value::{Descriptor, Digest, Reference, Repository},
     },
@@ -128,11 +127,9 @@ fn write(image: &StoredImage, output: &Output) -> anyhow::Result<()> {
 }
 
 fn base_layers(image: &Image) -> Vec<Descriptor> {
-    let below = image.base_layers.iter();
-    below.map(|l| Descriptor { media_type: l.media_type.clone(), digest: l.digest, size: l.size }).collect()
+    image.base_layers.iter().map(BaseLayer::descriptor).collect()
 }
 
 fn descriptor(layer: &SourcedLayer) -> Descriptor {
-    let Layer { media_type, digest, compressed_size, .. } = &layer.layer;
-    Descriptor { media_type: media_type.clone(), digest: *digest, size: *compressed_size }
+    layer.layer.descriptor()
 }

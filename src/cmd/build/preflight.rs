@@ -37,10 +37,11 @@ impl World {
             return Ok(());
         }
         let base = finished.base.as_ref();
-        let below = finished.image.base_layers.iter().filter_map(|layer| {
-            let layer = Descriptor { media_type: layer.media_type.clone(), digest: layer.digest, size: layer.size };
-            Some(Box::pin(self.base_index(base?, layer)) as BoxFuture<'_, _>)
-        });
+        let below = finished
+            .image
+            .base_layers
+            .iter()
+            .filter_map(|layer| Some(Box::pin(self.base_index(base?, layer.descriptor())) as BoxFuture<'_, _>));
         let own = finished.layers.iter().enumerate().map(|(number, sourced)| {
             let origin = if number == 0 && plan.packages.is_some() { Origin::Base } else { Origin::Artifact };
             Box::pin(self.own_index(&sourced.layer, origin)) as BoxFuture<'_, _>
@@ -81,8 +82,7 @@ impl World {
         let unknown = "spec.image.include needs to know what the base has";
         if let Some(base) = base {
             for layer in base_layers(base)? {
-                let layer = Descriptor { media_type: layer.media_type, digest: layer.digest, size: layer.size };
-                let index = self.base_index(base.reference.repository(), layer).await?;
+                let index = self.base_index(base.reference.repository(), layer.descriptor()).await?;
                 let (index, origin) = index.context(unknown)?;
                 files = files.with(index, origin);
             }

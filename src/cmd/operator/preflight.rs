@@ -19,7 +19,7 @@ use crate::{
     domain::{
         artifact::LayerIndexBlob,
         decide::{Publication, PublicationLayer, Trouble},
-        image::{BaseImage, BaseLayer, base_layers},
+        image::{BaseImage, base_layers},
         preflight::{
             Distribution, FileIndex, Findings, LayerIndex, Origin, Question, Severity, Start, check, refusal, unjudged,
         },
@@ -122,9 +122,9 @@ impl Answers<'_> {
         };
         let layers = base.map_or(Ok(Vec::new()), base_layers);
         let layers = layers.map_err(|error| trouble(Reason::RegistryInvalid, &error.to_string()))?;
-        let below = layers.into_iter().filter_map(|BaseLayer { media_type, digest, size }| {
-            let layer = Descriptor { media_type, digest, size };
-            Some(Place::There { client: &clients.pull, repository: base?.reference.repository(), layer, index: None })
+        let below = layers.iter().filter_map(|layer| {
+            let (repository, layer) = (base?.reference.repository(), layer.descriptor());
+            Some(Place::There { client: &clients.pull, repository, layer, index: None })
         });
         let packages = match publication.layers.first() {
             // Its files get into the image by what is read here: an agent's word of them is not enough.
@@ -205,7 +205,7 @@ type Places<'a> = (Vec<(Place<'a>, Origin)>, Vec<(Place<'a>, Origin)>);
 fn places<'a>(clients: &'a Clients, publication: &'a Publication, made: &'a Made) -> Places<'a> {
     let base = publication.base.as_ref().map(|(reference, _)| reference.repository());
     let below = made.image.base_layers.iter().filter_map(|layer| {
-        let layer = Descriptor { media_type: layer.media_type.clone(), digest: layer.digest, size: layer.size };
+        let layer = layer.descriptor();
         Some((Place::There { client: &clients.pull, repository: base?, layer, index: None }, Origin::Base))
     });
     let own = made.layers.iter().enumerate().map(|(number, (sourced, bytes))| {

@@ -13,8 +13,7 @@ use crate::{
         decide::{Publication, PublicationLayer, Published, Trouble},
         files_layer,
         image::{self, BaseImage, Image, SourcedLayer},
-        include::{self, IncludeError},
-        media_type,
+        include, media_type,
         preflight::FileIndex,
         value::{Descriptor, Reference, Repository},
     },
@@ -108,11 +107,8 @@ impl Answers<'_> {
             return Ok(());
         }
         let base = publication.base.as_ref().map(|(reference, _)| reference.repository().clone());
-        let from_base = image.base_layers.iter().filter_map(|layer| {
-            let descriptor =
-                Descriptor { media_type: layer.media_type.clone(), digest: layer.digest, size: layer.size };
-            Some((&clients.pull, base.clone()?, descriptor))
-        });
+        let from_base =
+            image.base_layers.iter().filter_map(|layer| Some((&clients.pull, base.clone()?, layer.descriptor())));
         let from_cache = layers
             .iter()
             .filter(|(_, bytes)| bytes.is_none())
@@ -168,7 +164,7 @@ type OwnLayers = (Vec<(SourcedLayer, Option<Bytes>)>, Option<OutputReport>);
 fn own_layers(publication: &Publication, below: &FileIndex) -> Result<OwnLayers, Trouble> {
     let invalid = |field: &str, error: &dyn std::error::Error| Trouble {
         reason: Reason::InvalidSpec,
-        message: format!("spec.image.{field}: {error}"),
+        message: format!("spec.{field}: {error}"),
     };
     let mut report = None;
     let mut layers = Vec::new();
@@ -177,18 +173,14 @@ fn own_layers(publication: &Publication, below: &FileIndex) -> Result<OwnLayers,
             PublicationLayer::Artifact(layer) => layers.push((layer.clone(), None)),
             PublicationLayer::Files(files) => {
                 let packed = files_layer::pack_files(files, publication.has_base);
-                let packed = packed.map_err(|error| invalid("files", &error))?;
+                let packed = packed.map_err(|error| invalid("image.files", &error))?;
                 let layer = SourcedLayer { layer: packed.layer, from: "files".into() };
                 layers.push((layer, Some(Bytes::from(packed.bytes))));
                 report = Some(packed.report);
             }
             PublicationLayer::Include(wanted) => {
                 let packed = include::layer(*wanted, publication.certificates.as_deref(), below, publication.has_base);
-                let invalid = |error: IncludeError| Trouble {
-                    reason: Reason::InvalidSpec,
-                    message: format!("spec.{}: {error}", error.field()),
-                };
-                if let Some(packed) = packed.map_err(invalid)? {
+                if let Some(packed) = packed.map_err(|error| invalid(error.field(), &error))? {
                     let layer = SourcedLayer { layer: packed.layer, from: "include".into() };
                     layers.push((layer, Some(Bytes::from(packed.bytes))));
                 }

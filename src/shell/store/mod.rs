@@ -57,6 +57,22 @@ pub enum StoreError {
     Busy,
 }
 
+/// The folders of what the next build can make or fetch again.
+const MADE_AGAIN: [&str; 12] = [
+    "blobs",
+    "partial",
+    "keys",
+    "snapshots",
+    "saved",
+    "inputs",
+    "resolved",
+    "packages",
+    "layers",
+    "chains",
+    "runs",
+    "caches",
+];
+
 /// The store of one user. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -102,23 +118,7 @@ impl Store {
         let root = path.or_else(|| Some(data()?.join("minimalimage"))).ok_or(StoreError::NoPlace)?;
         let root = std::path::absolute(&root).map_err(|source| StoreError::file(&root, source))?;
         let store = Self { root };
-        let folders = [
-            "blobs",
-            "partial",
-            "keys",
-            "snapshots",
-            "saved",
-            "inputs",
-            "resolved",
-            "packages",
-            "layers",
-            "chains",
-            "runs",
-            "images",
-            "caches",
-            "locks",
-        ];
-        for name in folders {
+        for name in MADE_AGAIN.into_iter().chain(["images", "locks"]) {
             let path = store.root.join(name);
             // Nobody else: it holds what builds made, and sockets.
             let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);

@@ -9,7 +9,7 @@ use std::{
 
 use serde::de::DeserializeOwned;
 
-use super::{Lock, Store, StoreError, open_lock};
+use super::{Lock, MADE_AGAIN, Store, StoreError, open_lock};
 use crate::domain::{snapshot::blobs, value::Digest};
 
 /// One kind of content.
@@ -86,22 +86,8 @@ impl Store {
     #[must_use]
     pub fn prunable(&self, _hold: &Lock) -> Vec<PathBuf> {
         let kept = self.image_blobs();
-        let folders = [
-            "blobs",
-            "chains",
-            "caches",
-            "partial",
-            "runs",
-            "keys",
-            "snapshots",
-            "saved",
-            "inputs",
-            "resolved",
-            "packages",
-            "indexes",
-            "layers",
-        ];
-        folders.iter().flat_map(|folder| self.entries(folder)).filter(|path| !kept.contains(path)).collect()
+        let folders = MADE_AGAIN.into_iter().chain(["indexes"]);
+        folders.flat_map(|folder| self.entries(folder)).filter(|path| !kept.contains(path)).collect()
     }
 
     /// The blobs that the images on the list are made of.
