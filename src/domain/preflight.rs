@@ -150,10 +150,10 @@ pub fn check(question: &Question<'_>) -> Findings {
         return Findings::default();
     }
     let looks = Looks::new(MOST_LOOKS);
-    let mut report = Report { question: *question, looks: &looks, list: Vec::new(), seen: BTreeSet::new() };
+    let mut report = Report::new(*question, &looks);
     program::check(&mut report);
     rest::check(&mut report);
-    let mut list = report.list;
+    let Findings { mut list } = report.findings;
     // Stable: what was found first is told first.
     list.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     list.dedup();
@@ -164,12 +164,32 @@ pub fn check(question: &Question<'_>) -> Findings {
 struct Report<'a> {
     question: Question<'a>,
     looks: &'a Looks,
-    list: Vec<Finding>,
+    findings: Findings,
     /// Files that were looked at with a program that loads them.
     seen: BTreeSet<TreePath>,
 }
 
-impl Report<'_> {
+impl<'a> Report<'a> {
+    fn new(question: Question<'a>, looks: &'a Looks) -> Self {
+        Self { question, looks, findings: Findings::default(), seen: BTreeSet::new() }
+    }
+
+    /// The same question with nothing found yet.
+    fn anew(&self) -> Self {
+        Self::new(self.question, self.looks)
+    }
+
+    /// Refuses only what does not start with CAP_DAC_OVERRIDE either, of which `capable` tells. Whether a user has it is the
+    /// Pod's choice, which an image does not know.
+    fn unless_capable(&mut self, capable: Self) {
+        if capable.findings.is_refused() {
+            *self = capable;
+        } else {
+            self.findings.list.iter_mut().for_each(|finding| finding.severity = Severity::Warning);
+            self.seen.extend(capable.seen);
+        }
+    }
+
     fn add(&mut self, severity: Severity, file: &str, problem: Problem) {
         if self.is_full() {
             return;
@@ -178,10 +198,10 @@ impl Report<'_> {
         let is_certain = self.question.mode != Preflight::Warn && !self.question.files.is_cut();
         let severity = if is_certain { severity } else { Severity::Warning };
         let base = printable(self.question.base.as_bytes());
-        self.list.push(Finding { severity, file: printable(file.as_bytes()), problem, base });
+        self.findings.list.push(Finding { severity, file: printable(file.as_bytes()), problem, base });
     }
 
     fn is_full(&self) -> bool {
-        self.list.len() >= MOST_FINDINGS
+        self.findings.list.len() >= MOST_FINDINGS
     }
 }

@@ -51,13 +51,13 @@ pub(super) fn of_program(path: &TreePath, elf: &Elf, around: Surroundings<'_>) -
     } else {
         format!("{}/{interpreter}", around.working_dir)
     };
-    let found = around.files.resolve(absolute.as_bytes(), around.user, around.looks).ok();
+    let found = around.files.resolve(absolute.as_bytes(), around.starter, around.looks).ok();
     let loader = found.and_then(|found| found.path.zip(found.node));
     let Some((loader_path, node)) = loader else {
         closure.problems.push((path.to_string(), missing()));
         return closure;
     };
-    let is_allowed = around.user.is_none_or(|user| is_allowed(node, user, EXECUTE));
+    let is_allowed = around.starter.is_none_or(|user| is_allowed(node, user, EXECUTE));
     let loader = match &node.kind {
         Kind::File(Facts::Elf(loader)) if is_allowed && machine::is_same(loader, elf) => Some(&**loader),
         Kind::File(Facts::Unseen) if is_allowed => None,

@@ -6,8 +6,7 @@ use super::{
     Report,
     index::{Facts, Kind, Node},
     problem::{Problem, Severity},
-    program::{Runner, attributes, last},
-    resolve::{READ, is_allowed},
+    program::{Runner, last},
 };
 
 /// The version of class files of Java 0, as it were: Java 17 has 61 (Java Virtual Machine Specification, table 4.1-A).
@@ -86,8 +85,8 @@ fn jar(report: &mut Report<'_>, runner: &Runner, path: &str, found: Option<u16>)
         Err(Some(problem)) => return report.add(Severity::Refusal, &runner.absolute(path), problem),
     };
     let shown = place.path.to_string();
-    if let Some(user) = runner.user.as_ref().filter(|user| !is_allowed(place.node, user, READ)) {
-        return report.add(Severity::Refusal, &shown, Problem::NotReadable(attributes(place.node, user)));
+    if let Some(problem) = runner.unreadable(place.node) {
+        return report.add(Severity::Refusal, &shown, problem);
     }
     match &place.node.kind {
         Kind::File(Facts::Jar(jar)) => match (&jar.main_class, jar.version) {

@@ -22,6 +22,8 @@ use super::{
 const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// As many interpreters of interpreters the kernel follows (Linux, fs/exec.c).
 const MOST_INTERPRETERS: usize = 5;
+/// Whose rights are those of a user with CAP_DAC_OVERRIDE: what nobody may execute it does not execute either.
+static ROOT: User = User { uid: 0, gid: 0, groups: Vec::new(), home: String::new() };
 /// As many programs that start others are followed.
 const MOST_STARTS: usize = 20;
 
@@ -57,7 +59,15 @@ pub(super) fn check(report: &mut Report<'_>) {
         path: start.variable("PATH").unwrap_or(USUAL_PATH).to_owned(),
         working_dir: working_dir.unwrap_or_else(|| "/".into()),
     };
-    Walk { report, runner: &runner, script: None }.run(argv);
+    let walk = |report: &mut Report<'_>, is_capable| {
+        Walk { report, runner: &runner, script: None, is_capable }.run(argv.clone());
+    };
+    walk(report, false);
+    if report.findings.is_refused() && runner.user.as_ref().is_some_and(|user| user.uid != 0) {
+        let mut capable = report.anew();
+        walk(&mut capable, true);
+        report.unless_capable(capable);
+    }
 }
 
 /// The config's user; none where it hangs on a file that was not looked at.
@@ -77,6 +87,9 @@ struct Walk<'a, 'r> {
     runner: &'r Runner,
     /// The script whose interpreter is looked for.
     script: Option<String>,
+    /// Whether the program is started with CAP_DAC_OVERRIDE, which container runtimes may leave to ordinary users until it runs
+    /// (capabilities(7): execve takes it from them).
+    is_capable: bool,
 }
 
 impl<'a> Walk<'a, '_> {
@@ -86,9 +99,9 @@ impl<'a> Walk<'a, '_> {
         for _ in 0..MOST_STARTS {
             let Some(name) = argv.first().cloned() else { return };
             let found = if by_kernel || name.contains('/') {
-                self.runner.at(self.report, &name)
+                self.runner.at(self.report, &name, self.starter())
             } else {
-                self.runner.on_path(self.report, &name)
+                self.runner.on_path(self.report, &name, self.starter())
             };
             let place = match found {
                 Ok(place) => place,
@@ -116,12 +129,17 @@ impl<'a> Walk<'a, '_> {
                 Kind::File(Facts::Empty) => return self.refuse_start(&argv, Problem::Empty),
                 _ => return self.refuse_start(&argv, Problem::NotAProgram),
             };
-            by_kernel = false;
+            (by_kernel, self.is_capable) = (false, false);
             match next {
                 Some(next) => argv = next,
                 None => return,
             }
         }
+    }
+
+    /// Whose rights the kernel starts programs with.
+    fn starter(&self) -> Option<&'static User> {
+        self.is_capable.then_some(&ROOT)
     }
 
     /// What a program needs; what it starts in its turn, if that is all that it does.
@@ -140,6 +158,7 @@ impl<'a> Walk<'a, '_> {
             return None;
         }
         let around = self.runner.surroundings(self.report);
+        let around = Surroundings { starter: self.starter().or(around.user), ..around };
         let found = closure::of_program(&place.path, elf, around);
         let is_fine = found.problems.is_empty();
         for (file, problem) in found.problems {
@@ -173,8 +192,8 @@ impl<'a> Walk<'a, '_> {
     /// What the kernel makes of a script: its interpreter, one argument, the script, and what was given to it.
     fn interpreter(&mut self, place: &Place<'a>, line: &str, argv: &[String]) -> Option<Vec<String>> {
         let shown = place.path.to_string();
-        if let Some(user) = self.runner.user.as_ref().filter(|user| !is_allowed(place.node, user, READ)) {
-            self.report.add(Severity::Refusal, &shown, Problem::NotReadable(attributes(place.node, user)));
+        if let Some(problem) = self.runner.unreadable(place.node) {
+            self.report.add(Severity::Refusal, &shown, problem);
             return None;
         }
         let words = line.trim_matches([' ', '\t', '\n']);
@@ -231,6 +250,7 @@ impl Runner {
         Surroundings {
             files: report.question.files,
             user: self.user.as_ref(),
+            starter: self.user.as_ref(),
             library_path: report.question.start.variable("LD_LIBRARY_PATH"),
             working_dir: &self.working_dir,
             is_secure: false,
@@ -246,18 +266,30 @@ impl Runner {
         format!("{}/{}", self.working_dir.trim_end_matches('/'), path.trim_start_matches("./"))
     }
 
-    /// The program at a path.
+    /// The program at a path, started by the image's user or by `starter`.
     ///
     /// # Errors
     /// What keeps it from being started; none where that is not known.
-    fn at<'a>(&self, report: &Report<'a>, path: &str) -> Result<Place<'a>, Option<Problem>> {
-        let place = self.open(report, path)?;
-        match &self.user {
-            Some(user) if !is_allowed(place.node, user, EXECUTE) => {
-                Err(Some(Problem::NotExecutable(attributes(place.node, user))))
-            }
-            _ => Ok(place),
+    fn at<'a>(&self, report: &Report<'a>, path: &str, starter: Option<&User>) -> Result<Place<'a>, Option<Problem>> {
+        let user = starter.or(self.user.as_ref());
+        let place = self.open_as(report, path, user)?;
+        if user.is_some_and(|user| !is_allowed(place.node, user, EXECUTE)) {
+            return Err(self.attributes(place.node).map(Problem::NotExecutable));
         }
+        Ok(place)
+    }
+
+    /// What is told of a file that the image's user may not read.
+    pub fn unreadable(&self, node: &Node) -> Option<Problem> {
+        let is_closed = self.user.as_ref().is_some_and(|user| !is_allowed(node, user, READ));
+        is_closed.then(|| self.attributes(node).map(Problem::NotReadable)).flatten()
+    }
+
+    /// A node beside the image's user; none where that is not known.
+    fn attributes(&self, node: &Node) -> Option<Attributes> {
+        let owner = format!("{}:{}", node.owner.uid, node.owner.gid);
+        let user = self.user.as_ref()?.uid.to_string();
+        Some(Attributes { mode: node.mode, owner, user })
     }
 
     /// The file at a path.
@@ -265,20 +297,21 @@ impl Runner {
     /// # Errors
     /// What keeps it from being found; none where that is not known.
     pub fn open<'a>(&self, report: &Report<'a>, path: &str) -> Result<Place<'a>, Option<Problem>> {
+        self.open_as(report, path, self.user.as_ref())
+    }
+
+    fn open_as<'a>(&self, report: &Report<'a>, path: &str, user: Option<&User>) -> Result<Place<'a>, Option<Problem>> {
         let files = report.question.files;
-        let found = files.resolve(self.absolute(path).as_bytes(), self.user.as_ref(), report.looks).map_err(
-            |lost| match lost {
-                Lost::Missing => Some(Problem::Absent),
-                Lost::Dangling(target) => Some(Problem::Dangling { target: printable(&target) }),
-                Lost::Impossible => Some(Problem::NoWay),
-                Lost::Closed(directory) => {
-                    let attributes =
-                        files.get(&directory).zip(self.user.as_ref()).map(|(node, user)| attributes(node, user));
-                    attributes.map(|attributes| Problem::Closed { directory: directory.to_string(), attributes })
-                }
-                Lost::Outside => None,
-            },
-        )?;
+        let found = files.resolve(self.absolute(path).as_bytes(), user, report.looks).map_err(|lost| match lost {
+            Lost::Missing => Some(Problem::Absent),
+            Lost::Dangling(target) => Some(Problem::Dangling { target: printable(&target) }),
+            Lost::Impossible => Some(Problem::NoWay),
+            Lost::Closed(directory) => {
+                let attributes = files.get(&directory).and_then(|node| self.attributes(node));
+                attributes.map(|attributes| Problem::Closed { directory: directory.to_string(), attributes })
+            }
+            Lost::Outside => None,
+        })?;
         match (found.path, found.node) {
             (Some(path), Some(node)) if matches!(node.kind, Kind::File(_) | Kind::HardLink(_)) => {
                 Ok(Place { path, node })
@@ -288,10 +321,15 @@ impl Runner {
     }
 
     /// The first program of that name in the directories of PATH.
-    fn on_path<'a>(&self, report: &Report<'a>, name: &str) -> Result<Place<'a>, Option<Problem>> {
+    fn on_path<'a>(
+        &self,
+        report: &Report<'a>,
+        name: &str,
+        starter: Option<&User>,
+    ) -> Result<Place<'a>, Option<Problem>> {
         let mut nearly = None;
         for directory in self.path.split(':').filter(|directory| !directory.is_empty()).take(256) {
-            match self.at(report, &format!("{directory}/{name}")) {
+            match self.at(report, &format!("{directory}/{name}"), starter) {
                 Ok(place) => return Ok(place),
                 Err(Some(Problem::Absent | Problem::NoWay)) => {}
                 Err(None) => return Err(None),
@@ -303,11 +341,6 @@ impl Runner {
         }
         Err(Some(nearly.unwrap_or_else(|| Problem::NotOnPath { path: printable(self.path.as_bytes()) })))
     }
-}
-
-pub(super) fn attributes(node: &Node, user: &User) -> Attributes {
-    let owner = format!("{}:{}", node.owner.uid, node.owner.gid);
-    Attributes { mode: node.mode, owner, user: user.uid.to_string() }
 }
 
 /// The last part of a path.

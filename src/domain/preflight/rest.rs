@@ -18,6 +18,7 @@ pub(super) fn check(report: &mut Report<'_>) {
     let around = Surroundings {
         files: question.files,
         user: None,
+        starter: None,
         library_path: question.start.variable("LD_LIBRARY_PATH"),
         working_dir: Some(question.start.config.working_dir.as_str()).filter(|path| !path.is_empty()).unwrap_or("/"),
         is_secure: false,

@@ -38,6 +38,8 @@ pub(super) struct Surroundings<'a> {
     pub files: &'a FileIndex,
     /// Who runs the program; nobody where permissions are not asked for.
     pub user: Option<&'a User>,
+    /// With whose rights the kernel opens the program's loader.
+    pub starter: Option<&'a User>,
     /// `LD_LIBRARY_PATH`.
     pub library_path: Option<&'a str>,
     /// Where relative paths begin.

@@ -2,7 +2,10 @@
 
 use minimalimage::{
     api::v1alpha1::Preflight,
-    domain::{image::RuntimeConfig, preflight::Start},
+    domain::{
+        image::RuntimeConfig,
+        preflight::{Findings, Severity, Start},
+    },
 };
 
 /// What an image is built upon.
@@ -68,6 +71,8 @@ pub enum Expected {
     Starts,
     Warning(&'static str),
     Refusal(&'static str),
+    /// A warning, for a Pod that leaves CAP_DAC_OVERRIDE to its user starts it.
+    Capable(&'static str),
 }
 
 #[derive(Debug, Clone)]
@@ -86,6 +91,33 @@ pub struct Case {
 }
 
 impl Case {
+    /// Whether this is what the preflight says.
+    pub fn is_said(&self, findings: &Findings) -> bool {
+        let says = |severity, words: &str| findings.sentences(severity).any(|said| said.contains(words));
+        match &self.expected {
+            Expected::Starts => findings.list.is_empty(),
+            Expected::Warning(words) | Expected::Capable(words) => {
+                !findings.is_refused() && says(Severity::Warning, words)
+            }
+            Expected::Refusal(words) => says(Severity::Refusal, words),
+        }
+    }
+
+    /// Whether the image starts where its user has CAP_DAC_OVERRIDE, as containerd leaves it to everybody, or has it not, as in
+    /// Pods that pass `restricted`.
+    pub fn starts(&self, is_capable: bool) -> bool {
+        match self.expected {
+            Expected::Starts | Expected::Warning(_) => true,
+            Expected::Refusal(_) => false,
+            Expected::Capable(_) => is_capable,
+        }
+    }
+
+    /// How the image is run: ordinary users with CAP_DAC_OVERRIDE and without, root with it.
+    pub fn ways(&self) -> &'static [bool] {
+        if self.user.is_empty() { &[true] } else { &[true, false] }
+    }
+
     pub fn start(&self) -> Start {
         let texts = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
         let env = self.env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -141,6 +173,10 @@ impl Case {
 
     pub fn refused(self, words: &'static str) -> Self {
         Self { expected: Expected::Refusal(words), ..self }
+    }
+
+    pub fn capable(self, words: &'static str) -> Self {
+        Self { expected: Expected::Capable(words), ..self }
     }
 
     pub fn warned(self, words: &'static str) -> Self {

@@ -279,11 +279,32 @@ fn permissions() -> Vec<Case> {
     vec![
         hello("not executable", 0o644, (0, 0)).refused("may not be executed by user 0 (mode 0644, owner 0:0)"),
         hello("executable by its owner, run by root", 0o100, (7, 7)),
-        hello("executable by its owner, run by another", 0o744, (0, 0)).user("65532").refused("by user 65532"),
+        hello("executable by its owner, run by another", 0o744, (0, 0)).user("65532").capable("by user 65532"),
         hello("executable by its owner, run by him", 0o500, (65532, 0)).user("65532"),
         hello("executable by its group", 0o610, (0, 0)).user("65532"),
         app("executable by a further group", Base::Glibc, "hello-static").with(0o610, (0, 50)).user("1000"),
-        hello("closed to its own group", 0o705, (7, 0)).user("65532").refused("by user 65532"),
+        hello("closed to its own group", 0o705, (7, 0)).user("65532").capable("by user 65532"),
+        hello("executable by nobody, run by an ordinary user", 0o644, (0, 0)).user("65532").refused("by user 65532"),
+        app("executable by its owner, on PATH", Scratch, "hello-static")
+            .with(0o700, (0, 0))
+            .env("PATH", "/")
+            .run(&["app"])
+            .user("65532")
+            .capable("/app may not be executed by user 65532"),
+        app("executable by its owner, by env", Base::Shell, "hello-static")
+            .with(0o700, (0, 0))
+            .run(&["/bin/env", "/app"])
+            .user("65532")
+            .refused("by user 65532"),
+        app("a library is missing too", Base::Glibc, "greet")
+            .with(0o700, (0, 0))
+            .user("65532")
+            .refused("needs libgreet.so.1"),
+        app("a loader in a closed directory", Base::Glibc, "hello-odd-loader")
+            .put("/opt", Content::Directory, 0o700)
+            .link("/opt/loader.so", "/lib64/ld-linux-x86-64.so.2")
+            .user("65532")
+            .capable("loader"),
         hello("not readable", 0o111, (0, 0)).user("65532"),
         hello("setuid", 0o4755, (0, 0)).user("65532"),
         case("in a closed directory", Scratch)
@@ -291,7 +312,7 @@ fn permissions() -> Vec<Case> {
             .program("/opt/app", "hello-static")
             .run(&["/opt/app"])
             .user("65532")
-            .refused("the directory /opt may not be entered by user 65532 (mode 0700, owner 0:0)"),
+            .capable("the directory /opt may not be entered by user 65532 (mode 0700, owner 0:0)"),
         case("in a closed directory, run by root", Scratch)
             .put("/opt", Content::Directory, 0o700)
             .program("/opt/app", "hello-static")

@@ -198,7 +198,7 @@ impl Root {
     }
 
     /// Starts the image as container runtimes do: every program of a case that starts says so.
-    pub fn run(&self, case: &Case) -> Ran {
+    pub fn run(&self, case: &Case, is_capable: bool) -> Ran {
         let start = case.start();
         let mut environment: BTreeMap<_, _> = start.config.env.into_iter().collect();
         environment
@@ -211,8 +211,7 @@ impl Root {
             "1000" => json!({"uid": 1000, "gid": 1000, "additionalGids": [50]}),
             user => json!({"uid": user.parse::<u32>().unwrap(), "gid": 0}),
         };
-        // Only root has rights beyond its files', as Docker has it, and as Pods are that pass `restricted`.
-        let rights: &[&str] = if user["uid"] == 0 { &["CAP_DAC_OVERRIDE", "CAP_SETGID", "CAP_SETUID"] } else { &[] };
+        let rights: &[&str] = if is_capable { &["CAP_DAC_OVERRIDE", "CAP_SETGID", "CAP_SETUID"] } else { &[] };
         let rights = json!({"bounding": rights, "effective": rights, "permitted": rights});
         let working_dir = if case.working_dir.is_empty() { "/" } else { case.working_dir };
         let config = json!({
