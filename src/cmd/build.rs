@@ -34,7 +34,7 @@ use crate::{
     cli::BuildArgs,
     domain::{
         artifact::{Artifact, OutputReport},
-        files_layer,
+        debug, files_layer,
         image::{self, BaseImage, Image, SourcedLayer},
         include,
         plan::{BASE_STAGE, Draft, LayerPlan, Pins, Plan, Problem, SourceKind, StagePlan},
@@ -151,7 +151,7 @@ async fn build(world: &Arc<World>, draft: Draft) -> anyhow::Result<Summary> {
     let store = world.store.clone();
     let _hold = blocking(move || store.in_use()).await?;
     clean(world).await?;
-    let Planned { plan, pins, images } = until_stopped(world, planned(world, draft)).await?;
+    let Planned { plan, pins, images } = until_stopped(world, Box::pin(planned(world, draft))).await?;
     check(world, &plan).context("unable to build this here")?;
     plan.warnings.iter().for_each(|warning| world.progress.warn(warning));
     let tags = world.outline.expanded_tags(&pins, 0, world.now).map_err(|problems| {
@@ -161,12 +161,12 @@ async fn build(world: &Arc<World>, draft: Draft) -> anyhow::Result<Summary> {
     let done = stages(world, &plan, &pins).await?;
     world.remember(&done, &pins).await;
     let artifacts: BTreeMap<&str, &Artifact> = done.iter().map(|done| (done.stage.as_str(), &done.artifact)).collect();
-    let Assembled { image, layers, reports } =
+    let Assembled { image, layers, reports, debug } =
         until_stopped(world, assemble(world, &plan, &artifacts, &images)).await?;
     world.store.write(&image.config)?;
     world.store.write(&image.manifest)?;
     let base = plan.base.as_ref().map(|base| base.repository().clone());
-    let finished = Finished { image, base, layers, tags };
+    let finished = Finished { image, base, layers, tags, debug };
     until_stopped(world, world.preflight(&plan, &finished)).await?;
     let summary = Summary::new((world, &plan), &finished, &reports, &images, &done);
     for tag in &finished.tags {
@@ -256,6 +256,8 @@ pub(super) struct Assembled {
     pub layers: Vec<SourcedLayer>,
     /// What they hold.
     pub reports: Vec<OutputReport>,
+    /// The debug image, and the layer that makes it.
+    pub debug: Option<(Image, SourcedLayer)>,
 }
 
 /// Puts the image together.
@@ -266,11 +268,22 @@ pub(super) async fn assemble(
     images: &BTreeMap<String, Resolved>,
 ) -> anyhow::Result<Assembled> {
     let base = base(world, plan, images)?;
-    let packages = artifacts.get(BASE_STAGE).and_then(|artifact| artifact.layers.first());
+    let packages = artifacts.get(BASE_STAGE).and_then(|artifact| artifact.layers.first()).filter(|_| plan.composed());
     let below = world.files_below(plan, base.as_ref(), packages).await?;
     let (layers, reports) = layers(world, plan, artifacts, &below)?;
     let image = image::assemble(base.as_ref(), &layers, &plan.image, &world.outline.platform)?;
-    Ok(Assembled { image, layers, reports })
+    let debug = match plan.debug() {
+        Some(from) => {
+            let layer = artifacts.get(from.stage.as_str()).and_then(|artifact| artifact.layers.get(from.output));
+            let layer =
+                SourcedLayer { layer: layer.context("an artifact lacks a layer")?.clone(), from: debug::ORIGIN.into() };
+            let all = [layers.clone(), vec![layer.clone()]].concat();
+            let config = debug::config(&image, &plan.image);
+            Some((image::assemble(base.as_ref(), &all, &config, &world.outline.platform)?, layer))
+        }
+        None => None,
+    };
+    Ok(Assembled { image, layers, reports, debug })
 }
 
 /// The image's own layers, in the store, and what they hold.

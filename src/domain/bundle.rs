@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     environment::HOST_NAME,
+    image::USUAL_PATH,
     passwd::User,
     plan::{Account, HOME, WORKSPACE},
     task::SHARED_DIR,
@@ -204,7 +205,7 @@ impl Sandbox {
 /// own, those of the Pod.
 #[must_use]
 pub fn environment(image: &[String], restricted: bool, pod: Vec<(String, String)>) -> Vec<String> {
-    let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned();
+    let path = format!("PATH={USUAL_PATH}");
     let home = restricted.then(|| ("HOME".to_owned(), HOME.to_owned()));
     let pod = home.into_iter().chain(pod).map(|(name, value)| format!("{name}={value}"));
     let mut variables: Vec<String> = Vec::new();

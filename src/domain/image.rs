@@ -16,6 +16,9 @@ use super::{
 /// Images are made at this time unless told otherwise: a real one would give another digest every day.
 const CREATED: &str = "1970-01-01T00:00:00Z";
 
+/// What runtimes set where an image's config has no PATH (containerd, oci/spec.go).
+pub const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// More than any runtime can unpack one over the other.
 const MOST_LAYERS: usize = 500;
 

@@ -8,6 +8,7 @@ pub mod changes;
 pub mod convert;
 pub mod credentials;
 pub mod debian;
+pub mod debug;
 pub mod decide;
 pub mod dockerfile;
 pub mod environment;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     examples::{Here, examples},
-    fixture::{World, builder, file_in, message, setting},
+    fixture::{World, builder, file_in, listing, message, setting},
 };
 
 async fn authorities(world: &World, text: &str) {
@@ -98,4 +98,43 @@ async fn an_authority_of_ones_own_is_in_the_bundles_and_the_keystore_of_the_base
     let passwd = file_in(&reference, "etc/passwd");
     assert!(passwd.starts_with("root:") && passwd.contains("nonroot:x:65532:65532"), "{passwd}");
     assert!(file_in(&reference, "etc/ssl/certs/ca-certificates.crt").contains(own));
+}
+
+#[tokio::test]
+async fn a_debug_image_has_a_shell_under_a_tag_of_its_own() {
+    let world = World::new("debug").await;
+    let dockerfile = format!(
+        "FROM {} AS build\nFROM scratch\nCOPY --from=build /etc/os-release /seen\nCMD [\"sh\", \"-c\", \"head -c 6 /seen && id -u\"]\n",
+        builder("go")
+    );
+    let repository = world.repository("debug");
+    let spec = json!({
+        "dockerfile": {"inline": dockerfile}, "image": {"debug": true},
+        // The image itself has no shell.
+        "preflight": "Off",
+        "destination": {"repository": repository, "tags": ["v1"]}
+    });
+    world.apply("debug", spec.clone()).await;
+    let status = world.ready("debug").await;
+    let image = status.image.unwrap();
+    let debug = image.debug.unwrap();
+    assert!(debug.package.starts_with("busybox-static="), "{debug:?}");
+    assert_eq!(world.run("by-tag", &format!("{repository}:v1-debug")).await, "PRETTY65532\n");
+    assert_eq!(file_in(&format!("{repository}:v1-debug"), "seen"), file_in(&image.reference, "seen"));
+    let paths = listing(&image.reference);
+    assert!(!paths.iter().any(|path| path.contains("busybox")), "{paths:?}");
+    assert!(listing(&debug.reference).iter().any(|path| path.contains("busybox/sh")));
+    assert_eq!(status.base.unwrap().packages, [""; 0], "nothing of it is in the image");
+
+    let here = Here::new();
+    let directory = tempfile::tempdir().unwrap();
+    let [file, told] = ["minimalimage.yaml", "told.json"].map(|name| directory.path().join(name));
+    let manifest = json!({
+        "apiVersion": "minimalimage.dev/v1alpha1", "kind": "MinimalImage", "metadata": {"name": "debug"}, "spec": spec
+    });
+    fs::write(&file, manifest.to_string()).unwrap();
+    assert_eq!(here.build(&file, &[Path::new("--metadata-file"), &told]), image.digest, "without a cluster");
+    let told: Value = serde_json::from_str(&fs::read_to_string(told).unwrap()).unwrap();
+    assert_eq!(told["debug"], debug.reference);
+    assert_eq!(told["debugTags"], json!([format!("{repository}:v1-debug")]));
 }

@@ -21,6 +21,7 @@ use minimalimage::{
             version::Version,
         },
         task::{Limits, Network},
+        value::Digest,
     },
     shell::{
         chain,
@@ -79,13 +80,20 @@ impl Bench {
     }
 
     async fn compose(&self, set: &PackageSet) -> Result<Vec<u8>, BaseError> {
+        self.compose_all(set).await.map(|layers| layers.into_iter().next().unwrap())
+    }
+
+    async fn compose_all(&self, set: &PackageSet) -> Result<Vec<Vec<u8>>, BaseError> {
         let work = tempfile::tempdir().unwrap();
         let composition = Composition { packages: set.packages.clone(), selection: self.base.selection.clone() };
         let with = Compose { http: &self.http, work_dir: work.path(), limits: &self.limits };
         let base = compose(&composition, &set.urls, with).await?;
-        let mut layer = Vec::new();
-        base.pack(2, &mut layer).unwrap();
-        Ok(layer)
+        let pack = |number| {
+            let mut layer = Vec::new();
+            base.pack(number, 2, &mut layer).unwrap();
+            layer
+        };
+        Ok((0..base.layers()).map(pack).collect())
     }
 
     async fn layer(&self) -> Vec<u8> {
@@ -155,6 +163,53 @@ async fn a_base_has_what_a_runtime_needs_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn the_tools_of_a_debug_image_are_a_layer_of_their_own() {
+    let app = Deb::new("app", "1", "").file("./usr/bin/app", "program");
+    let tools = Deb::new("busybox-static", "1", "")
+        .entry(tar::EntryType::Regular, "./bin/busybox", b"tools", 0o755)
+        .file("./usr/share/doc/busybox-static/copyright", "licence")
+        .file("./usr/share/initramfs-tools/hooks/zz-busybox", "no");
+    let without = Bench::new(&["app"], &[app.clone(), tools.clone()]).await;
+    let mut bench = Bench::new(&["app", "busybox-static"], &[app, tools]).await;
+    bench.base.selection.debug = true;
+    let layers = bench.compose_all(&bench.resolve().await.unwrap()).await.unwrap();
+    assert_eq!(layers.len(), 2);
+    assert_eq!(layers[0], without.layer().await, "the image is the same with it and without");
+    let files = listing(&layers[1]);
+    assert_eq!((files["/busybox/busybox"].0, text(&files["/busybox/busybox"].2)), (0o755, "tools"));
+    let mut rest = Vec::new();
+    for (path, (_, _, content)) in &files {
+        match path.strip_prefix("/busybox/") {
+            Some("busybox") => {}
+            Some(_) => assert_eq!(text(content), "busybox", "{path}"),
+            None => rest.push(path.as_str()),
+        }
+    }
+    assert_eq!(
+        rest,
+        [
+            "/busybox",
+            "/usr/share/doc",
+            "/usr/share/doc/busybox-static",
+            "/usr/share/doc/busybox-static/copyright",
+            "/var/lib/dpkg",
+            "/var/lib/dpkg/status.d",
+            "/var/lib/dpkg/status.d/busybox-static",
+            "/var/lib/dpkg/status.d/busybox-static.md5sums",
+        ]
+    );
+    assert!(files.contains_key("/busybox/sh"));
+    let real = Command::new("busybox")
+        .arg("--list")
+        .output()
+        .expect("this test needs busybox-static, which tests/setup installs");
+    let real = String::from_utf8(real.stdout).unwrap();
+    let known = files.keys().filter_map(|path| path.strip_prefix("/busybox/")).filter(|name| *name != "busybox");
+    let unknown: Vec<&str> = known.filter(|name| !real.lines().any(|applet| applet == *name)).collect();
+    assert_eq!(unknown, [""; 0], "Debian's busybox can do each of them");
+}
+
+#[tokio::test]
 async fn patterns_of_the_spec_take_more_out_and_bring_back() {
     let deb = Deb::new("app", "1", "")
         .file("./usr/share/man/man1/a.1", "a")
@@ -178,6 +233,11 @@ async fn the_same_packages_are_the_same_bytes_and_newer_ones_are_named() {
     let bench = Bench::new(&["app"], &[app("1"), lib.clone()]).await;
     let first = bench.resolve().await.unwrap();
     let layer = bench.compose(&first).await.unwrap();
+    // On every machine, whatever its processor; another digest here makes every image another one.
+    assert_eq!(
+        Digest::of(&layer).to_string(),
+        "sha256:e498b1ceec66dfd5b48628dd797e2d6382f6c959dacad4b92e23f649d4f9cdcd"
+    );
     // Another machine, another order of the index.
     let other = Bench::new(&["app"], &[lib.clone(), app("1")]).await;
     assert_eq!(other.resolve().await.unwrap().digest(), first.digest());
@@ -187,7 +247,7 @@ async fn the_same_packages_are_the_same_bytes_and_newer_ones_are_named() {
     bench.archive.publish("test", later, &[app("1"), app("1.1"), lib]);
     let second = bench.resolve().await.unwrap();
     assert_ne!(second.digest(), first.digest());
-    assert_eq!(changes(&first.names(), &second.names()), "app 1 → 1.1");
+    assert_eq!(changes(&first.names(&bench.base.selection), &second.names(&bench.base.selection)), "app 1 → 1.1");
     assert_ne!(bench.compose(&second).await.unwrap(), layer);
     // And what came first is told from it.
     let seen = second.releases.iter().map(|release| (release.suite.as_str(), release.date)).collect();
@@ -227,7 +287,7 @@ async fn an_expired_archive_counts_only_when_it_is_frozen() {
     let message = bench.refusal().await;
     assert!(message.contains("was valid until 2026-11-01T20:00:00Z and has not been renewed"), "{message}");
     bench.base.frozen = true;
-    assert_eq!(bench.resolve().await.unwrap().names(), ["app=1"]);
+    assert_eq!(bench.resolve().await.unwrap().names(&bench.base.selection), ["app=1"]);
 }
 
 #[tokio::test]

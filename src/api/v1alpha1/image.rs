@@ -33,6 +33,12 @@ pub struct ImageSpec {
     #[schemars(length(max = 8))]
     pub certificates: Vec<EnvVarSource>,
 
+    /// Whether the image is pushed once more under each of its tags with `-debug` behind it, with a shell and the usual tools
+    /// (Debian's busybox-static, in /busybox at the end of PATH) on top: to look around where the image has none. The image
+    /// itself stays without them. Default: false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub debug: bool,
+
     /// Files put into the image: `from` is a stage or `source`. Files of one stage become one layer, as long as their
     /// order does not matter. Example: [{from: build, source: /workspace/app, destination: /app}].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

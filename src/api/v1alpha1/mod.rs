@@ -19,8 +19,8 @@ pub use source::{
 };
 pub use stage::{Cache, ClaimReference, EnvVar, EnvVarSource, KeySelector, Stage};
 pub use status::{
-    BaseStatus, Build, BuildReason, FileStatus, ImageStatus, LayerStatus, PinnedImage, PlatformStatus, Progress,
-    SnapshotFailure, SourceStatus, StageState, StageStatus, Status, SuiteStatus,
+    BaseStatus, Build, BuildReason, DebugStatus, FileStatus, ImageStatus, LayerStatus, PinnedImage, PlatformStatus,
+    Progress, SnapshotFailure, SourceStatus, StageState, StageStatus, Status, SuiteStatus,
 };
 
 /// Set this annotation to a new value to build now, whatever the interval.
@@ -60,7 +60,7 @@ pub const FLUX_REQUESTED_AT: &str = "reconcile.fluxcd.io/requestedAt";
     )
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = Rule::new("!has(self.stages) || !self.stages.exists(s, s.name == 'source')").message("the stage name `source` is reserved for the source itself; choose another"), validation = Rule::new("!(has(self.stages) && has(self.dockerfile))").message("give either stages or dockerfile, not both"), validation = Rule::new("has(self.dockerfile) || has(self.image.copy) || has(self.image.files) || has(self.image.include) || has(self.image.base.image) || has(self.image.base.packages) || has(self.image.base.runtime)").message("image: give copy, files, include or a base; without any of them it would be empty"), validation = Rule::new("!has(self.dockerfile) || !(has(self.image.copy) || has(self.image.include) || has(self.image.certificates) || has(self.image.base.image) || has(self.image.base.scratch) || has(self.image.base.packages) || has(self.image.base.runtime) || has(self.image.command) || has(self.image.args) || has(self.image.env) || has(self.image.workingDir) || has(self.image.user) || has(self.image.ports) || has(self.image.volumes) || has(self.image.stopSignal))").message("with dockerfile only labels, annotations and files of image can be given; the rest comes from the Dockerfile"))]
+#[x_kube(validation = Rule::new("!has(self.stages) || !self.stages.exists(s, s.name == 'source')").message("the stage name `source` is reserved for the source itself; choose another"), validation = Rule::new("!(has(self.stages) && has(self.dockerfile))").message("give either stages or dockerfile, not both"), validation = Rule::new("has(self.dockerfile) || has(self.image.copy) || has(self.image.files) || has(self.image.include) || has(self.image.base.image) || has(self.image.base.packages) || has(self.image.base.runtime)").message("image: give copy, files, include or a base; without any of them it would be empty"), validation = Rule::new("!has(self.dockerfile) || !(has(self.image.copy) || has(self.image.include) || has(self.image.certificates) || has(self.image.base.image) || has(self.image.base.scratch) || has(self.image.base.packages) || has(self.image.base.runtime) || has(self.image.command) || has(self.image.args) || has(self.image.env) || has(self.image.workingDir) || has(self.image.user) || has(self.image.ports) || has(self.image.volumes) || has(self.image.stopSignal))").message("with dockerfile only labels, annotations, files and debug of image can be given; the rest comes from the Dockerfile"))]
 pub struct MinimalImageSpec {
     /// How often a branch, a tag and the tags of builder and base images are looked at for something newer, with some
     /// jitter. Sources and images that are pinned by commit or digest are never polled. Default: 10m. Example: 1h.
@@ -95,7 +95,7 @@ pub struct MinimalImageSpec {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub stages: Vec<Stage>,
 
-    /// A Dockerfile in place of `stages`; of `image` only labels, annotations and files can then be given.
+    /// A Dockerfile in place of `stages`; of `image` only labels, annotations, files and debug can then be given.
     /// Example: {path: Dockerfile, target: release}.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dockerfile: Option<DockerfileSpec>,

@@ -117,6 +117,9 @@ pub struct ImageStatus {
     pub layers: Vec<LayerStatus>,
     /// What was pushed by platform.
     pub platforms: Vec<PlatformStatus>,
+    /// The same image with a shell and tools, where `spec.image.debug` asks for it; its tags end in `-debug`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub debug: Option<DebugStatus>,
     /// Digest of the certificates that it trusts beside those of its base, as a PEM text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificates: Option<String>,
@@ -124,6 +127,16 @@ pub struct ImageStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50))]
     pub warnings: Vec<String>,
+}
+
+/// A debug image.
+#[derive(JsonSchema, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DebugStatus {
+    /// It by digest, as a Pod would name it.
+    pub reference: String,
+    /// What its tools are of, as `name=version`.
+    pub package: String,
 }
 
 /// One file.

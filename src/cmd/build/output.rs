@@ -11,6 +11,7 @@ use super::world::{World, blocking};
 use crate::{
     cli::Output,
     domain::{
+        debug,
         image::{BaseLayer, Image, SourcedLayer},
         media_type,
         value::{Descriptor, Digest, Reference, Repository},
@@ -35,6 +36,16 @@ pub struct Finished {
     pub layers: Vec<SourcedLayer>,
     /// Its tags.
     pub tags: Vec<Reference>,
+    /// Its debug image, and the layer of that which makes it.
+    pub debug: Option<(Image, SourcedLayer)>,
+}
+
+impl Finished {
+    /// The tags of the debug image.
+    pub fn debug_tags(&self) -> Vec<Reference> {
+        let tags = self.tags.iter().filter(|_| self.debug.is_some());
+        tags.filter_map(|tag| debug::tag(tag).ok()).collect()
+    }
 }
 
 impl World {
@@ -69,29 +80,46 @@ impl World {
     /// Pushes everything that the registry lacks, the tags last.
     pub async fn push(&self, finished: &Finished) -> anyhow::Result<()> {
         let client = self.client().await?;
+        self.progress.state(IMAGE, &format!("pushing to {}", self.outline.repository));
+        let own: Vec<Descriptor> = finished.layers.iter().map(descriptor).collect();
+        self.push_image(&client, &finished.image, finished.base.as_ref(), &own).await?;
+        if let Some((image, layer)) = &finished.debug {
+            // What is below it has just come there.
+            self.push_image(&client, image, None, &[descriptor(layer)]).await?;
+            for tag in finished.debug_tags() {
+                client.push_manifest(&tag, media_type::MANIFEST, Bytes::from(image.manifest.clone())).await?;
+            }
+        }
+        for tag in &finished.tags {
+            client.push_manifest(tag, media_type::MANIFEST, Bytes::from(finished.image.manifest.clone())).await?;
+        }
+        Ok(())
+    }
+
+    /// Everything but the tags: the layers of `base`, `own` layers, config and manifest.
+    async fn push_image(
+        &self,
+        client: &Client,
+        image: &Image,
+        base: Option<&Repository>,
+        own: &[Descriptor],
+    ) -> anyhow::Result<()> {
         let to = &self.outline.repository;
-        let manifest = || Bytes::from(finished.image.manifest.clone());
-        let pinned = to.pinned(finished.image.digest);
-        self.progress.state(IMAGE, &format!("pushing to {to}"));
+        let pinned = to.pinned(image.digest);
         if client.head_at_origin(&pinned).await?.is_none() {
-            let own: Vec<Descriptor> = finished.layers.iter().map(descriptor).collect();
             let own = own
                 .iter()
-                .map(|layer| -> BoxFuture<'_, anyhow::Result<()>> { Box::pin(self.upload(&client, to, layer)) });
-            let below = base_layers(&finished.image);
-            let base = finished.base.as_ref();
+                .map(|layer| -> BoxFuture<'_, anyhow::Result<()>> { Box::pin(self.upload(client, to, layer)) });
+            let below = base_layers(image);
             let below = below.iter().filter_map(|layer| {
-                let (client, from) = (&client, base?);
+                let from = base?;
                 let copied = async move { Ok(client.mount_or_copy(client, from, to, layer).await.map(|_| ())?) };
                 Some(Box::pin(copied) as BoxFuture<'_, anyhow::Result<()>>)
             });
             let transfers: Vec<_> = own.chain(below).collect();
             futures::stream::iter(transfers).buffer_unordered(TRANSFERS).try_collect::<()>().await?;
-            client.push_bytes(to, Bytes::from(finished.image.config.clone())).await?;
-            client.push_manifest(&pinned, media_type::MANIFEST, manifest()).await?;
-        }
-        for tag in &finished.tags {
-            client.push_manifest(tag, media_type::MANIFEST, manifest()).await?;
+            client.push_bytes(to, Bytes::from(image.config.clone())).await?;
+            client.push_manifest(&pinned, media_type::MANIFEST, Bytes::from(image.manifest.clone())).await?;
         }
         Ok(())
     }

@@ -33,27 +33,32 @@ pub struct Planned {
 /// # Errors
 /// When the source or an image cannot be had, or the Dockerfile cannot be built.
 pub async fn planned(world: &Arc<World>, draft: Draft) -> anyhow::Result<Planned> {
+    let packages = async {
+        match draft.packages() {
+            Some(base) => world.packages(base).await.map(Some),
+            None => Ok(None),
+        }
+    };
+    let (planned, set) = futures::future::try_join(without_packages(world, &draft), packages).await?;
+    let Some(set) = set else { return Ok(planned) };
+    let pins = Pins { packages: Some(set.digest()), ..planned.pins };
+    Ok(Planned { pins, plan: planned.plan.with_packages(&set), ..planned })
+}
+
+/// The same but for the packages of the image.
+async fn without_packages(world: &Arc<World>, draft: &Draft) -> anyhow::Result<Planned> {
     let draft = match draft {
         Draft::Complete(plan) => {
             let references = world.images.get_or_init(|| plan.images());
             let place = |image: &Reference| plan.place_of(image);
             let found = resolved(world, references, &place);
-            let packages = async {
-                match &plan.packages {
-                    Some(base) => world.packages(base).await.map(Some),
-                    None => Ok(None),
-                }
-            };
-            let (revision, found, set) = futures::future::try_join3(revision(world), found, packages).await?;
-            let Some(set) = set else { return Ok(Planned::new(*plan, revision, found)) };
-            let planned = Planned::new(plan.with_packages(&set), revision, found);
-            let pins = Pins { packages: Some(set.digest()), ..planned.pins };
-            return Ok(Planned { pins, ..planned });
+            let (revision, found) = futures::future::try_join(revision(world), found).await?;
+            return Ok(Planned::new(plan.as_ref().clone(), revision, found));
         }
         Draft::Dockerfile(draft) => draft,
     };
     let revision = revision(world).await?;
-    let texts = texts(world, &draft, revision.as_deref()).await?;
+    let texts = texts(world, draft, revision.as_deref()).await?;
     let told = |error| in_flags(world, &error);
     let open = draft.open(&texts).map_err(told)?;
     let references = world.images.get_or_init(|| open.images());

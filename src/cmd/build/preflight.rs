@@ -43,7 +43,7 @@ impl World {
             .iter()
             .filter_map(|layer| Some(Box::pin(self.base_index(base?, layer.descriptor())) as BoxFuture<'_, _>));
         let own = finished.layers.iter().enumerate().map(|(number, sourced)| {
-            let origin = if number == 0 && plan.packages.is_some() { Origin::Base } else { Origin::Artifact };
+            let origin = if number == 0 && plan.composed() { Origin::Base } else { Origin::Artifact };
             Box::pin(self.own_index(&sourced.layer, origin)) as BoxFuture<'_, _>
         });
         let reads: Vec<BoxFuture<'_, anyhow::Result<Option<(LayerIndex, Origin)>>>> = below.chain(own).collect();

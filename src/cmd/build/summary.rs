@@ -33,6 +33,12 @@ pub struct Summary {
     pub digest: Digest,
     /// Its names.
     pub tags: Vec<String>,
+    /// The debug image by its digest; none without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub debug: Option<String>,
+    /// The debug image's names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub debug_tags: Vec<String>,
     /// Bytes of its layers, unpacked.
     pub size: u64,
     /// Bytes of its layers as a registry holds them.
@@ -102,6 +108,8 @@ impl Summary {
             reference: world.outline.repository.pinned(finished.image.digest).to_string(),
             digest: finished.image.digest,
             tags: finished.tags.iter().map(ToString::to_string).collect(),
+            debug: finished.debug.as_ref().map(|(image, _)| world.outline.repository.pinned(image.digest).to_string()),
+            debug_tags: finished.debug_tags().iter().map(ToString::to_string).collect(),
             size: base_size + layers.iter().filter_map(|layer| layer.size).sum::<u64>(),
             compressed_size: layers.iter().map(|layer| layer.compressed_size).sum(),
             builder_size: builders.map(|image| image.size).max(),
@@ -128,7 +136,10 @@ impl Summary {
 
     /// What the image is called, and where.
     fn names(&self, pushed: bool) -> String {
-        let tags = if self.tags.is_empty() { "no tag".to_owned() } else { self.tags.join(", ") };
+        // The debug image is made for its registry alone.
+        let debug = self.debug_tags.iter().filter(|_| pushed);
+        let tags: Vec<&str> = self.tags.iter().chain(debug).map(String::as_str).collect();
+        let tags = if tags.is_empty() { "no tag".to_owned() } else { tags.join(", ") };
         if pushed { format!("pushed: {tags}\n") } else { format!("tags: {tags}\n") }
     }
 

@@ -10,9 +10,10 @@ use crate::{
     api::conditions::Reason,
     domain::{
         artifact::OutputReport,
+        debug,
         decide::{Publication, PublicationLayer, Published, Trouble},
         files_layer,
-        image::{self, BaseImage, Image, SourcedLayer},
+        image::{self, BaseImage, Image, ImageConfig, SourcedLayer},
         include, media_type,
         preflight::FileIndex,
         value::{Descriptor, Reference, Repository},
@@ -39,6 +40,8 @@ pub(super) struct Made {
     pub(super) layers: Vec<(SourcedLayer, Option<Bytes>)>,
     /// What the layer of the spec's own files holds.
     pub(super) files: Option<OutputReport>,
+    /// The debug image, and the layer that makes it.
+    pub(super) debug: Option<(Image, SourcedLayer)>,
 }
 
 impl Answers<'_> {
@@ -49,8 +52,8 @@ impl Answers<'_> {
         let made = self.put_together(&clients, publication).await?;
         let (warnings, distribution) = self.preflight(&clients, publication, &made).await?;
         self.push(&clients, publication, &made).await?;
-        let Made { image, layers, files } = made;
-        self.tag(&clients, publication, &image).await?;
+        self.tag(&clients, publication, &made).await?;
+        let Made { image, layers, files, debug } = made;
         Ok(Published {
             digest: image.digest,
             base_layers: image.base_layers,
@@ -59,6 +62,7 @@ impl Answers<'_> {
             files,
             distribution,
             warnings,
+            debug: debug.map(|(image, _)| image.digest),
         })
     }
 
@@ -68,9 +72,19 @@ impl Answers<'_> {
         let below = self.files_below(clients, publication, base.as_ref()).await?;
         let (layers, files) = own_layers(publication, &below)?;
         let sourced: Vec<SourcedLayer> = layers.iter().map(|(layer, _)| layer.clone()).collect();
-        let image = image::assemble(base.as_ref(), &sourced, &publication.image, &publication.platform);
-        let image = image.map_err(|error| Trouble { reason: Reason::RegistryInvalid, message: error.to_string() })?;
-        Ok(Made { image, layers, files })
+        let put = |layers: &[SourcedLayer], config: &ImageConfig| {
+            let image = image::assemble(base.as_ref(), layers, config, &publication.platform);
+            image.map_err(|error| Trouble { reason: Reason::RegistryInvalid, message: error.to_string() })
+        };
+        let image = put(&sourced, &publication.image)?;
+        let debug = match &publication.debug {
+            Some(layer) => {
+                let all = [sourced, vec![layer.clone()]].concat();
+                Some((put(&all, &debug::config(&image, &publication.image))?, layer.clone()))
+            }
+            None => None,
+        };
+        Ok(Made { image, layers, files, debug })
     }
 
     async fn base(&self, clients: &Clients, publication: &Publication) -> Result<Option<BaseImage>, Trouble> {
@@ -95,11 +109,23 @@ impl Answers<'_> {
     }
 
     /// When the registry has the manifest, it has all that it names.
-    async fn transfer(
+    async fn transfer(&self, clients: &Clients, publication: &Publication, made: &Made) -> Result<(), RegistryError> {
+        self.transfer_image(clients, publication, &made.image, &made.layers).await?;
+        if let Some((image, layer)) = &made.debug {
+            // What is below it has just come there.
+            let layers = [(layer.clone(), None)];
+            self.transfer_image(clients, publication, &Image { base_layers: Vec::new(), ..image.clone() }, &layers)
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn transfer_image(
         &self,
         clients: &Clients,
         publication: &Publication,
-        Made { image, layers, .. }: &Made,
+        image: &Image,
+        layers: &[(SourcedLayer, Option<Bytes>)],
     ) -> Result<(), RegistryError> {
         let to = &publication.repository;
         let pinned = to.pinned(image.digest);
@@ -126,7 +152,7 @@ impl Answers<'_> {
     }
 
     /// The tags, if the spec is still the one that was built: a late result must not take the name of a newer one.
-    async fn tag(&self, clients: &Clients, publication: &Publication, image: &Image) -> Result<(), Trouble> {
+    async fn tag(&self, clients: &Clients, publication: &Publication, made: &Made) -> Result<(), Trouble> {
         let current = self.world.cluster.generation(self.image).await;
         let current =
             current.map_err(|error| Trouble { reason: Reason::BuildInterrupted, message: error.to_string() })?;
@@ -134,10 +160,16 @@ impl Answers<'_> {
             let message = "the spec changed while its image was being pushed; no tag was written".to_owned();
             return Err(Trouble { reason: Reason::BuildInterrupted, message });
         }
-        let tags = publication.tags.iter().map(|tag: &Reference| {
+        let push = async |tag: Reference, image: &Image| {
             let manifest = Bytes::from(image.manifest.clone());
-            clients.destination.push_manifest(tag, media_type::MANIFEST, manifest)
-        });
+            clients.destination.push_manifest(&tag, media_type::MANIFEST, manifest).await
+        };
+        // Whoever sees the image's tag finds its debug image.
+        if let Some((image, _)) = &made.debug {
+            let tags = publication.tags.iter().filter_map(|tag| debug::tag(tag).ok());
+            try_join_all(tags.map(|tag| push(tag, image))).await.map_err(|error| registry_trouble(&error))?;
+        }
+        let tags = publication.tags.iter().map(|tag| push(tag.clone(), &made.image));
         try_join_all(tags).await.map(|_| ()).map_err(|error| registry_trouble(&error))
     }
 }

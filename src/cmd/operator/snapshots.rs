@@ -51,6 +51,7 @@ impl Answers<'_> {
             let annotations = Snapshot::annotations(kept.source, made);
             let publication = Publication {
                 composed: false,
+                debug: None,
                 certificates: None,
                 has_base: true,
                 base_name: String::new(),

@@ -57,7 +57,7 @@ pub async fn report(args: PlanArgs) -> anyhow::Result<Report> {
     let outline = draft.outline().clone();
     let build = BuildArgs { input, ..BuildArgs::default() };
     let world = Arc::new(World::new(build, (outline, BTreeMap::new(), None), None, store));
-    let mut planned = planned(&world, draft).await?;
+    let mut planned = Box::pin(planned(&world, draft)).await?;
     if let Some(SourceKind::ConfigMap { name }) = world.outline.source.as_ref().map(|source| &source.kind) {
         planned.pins.revision = Some(config_map(client, &namespace, name).await?.to_string());
     }

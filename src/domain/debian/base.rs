@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt::Write as _,
+    fmt::{self, Write as _},
 };
 
 use jiff::Timestamp;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     api::v1alpha1::ScriptPolicy,
-    domain::{image::ImageConfig, value::Digest},
+    domain::{debug, image::ImageConfig, value::Digest},
 };
 
 use super::{release::Release, resolve::Chosen, version::Version};
@@ -41,7 +41,35 @@ pub struct PackagesBase {
     pub config: ImageConfig,
 }
 
+impl Selection {
+    /// What is taken for each of the layers, the base's first.
+    #[must_use]
+    pub fn layers(&self) -> Vec<Self> {
+        let base = Self { debug: false, ..self.clone() };
+        let program = vec![format!("/{}", debug::PROGRAM.0)];
+        let (drop, scripts) = (vec!["/**".to_owned()], self.scripts);
+        let debug = Self { keep: program, drop, scripts, onto: Some(Onto::Debug), debug: false };
+        [Some(base), self.debug.then_some(debug)].into_iter().flatten().collect()
+    }
+
+    /// In which of [`Selection::layers`] a package's files are.
+    #[must_use]
+    pub fn layer_of(&self, package: &str) -> usize {
+        usize::from(self.is_debug(package))
+    }
+
+    fn is_debug(&self, package: &str) -> bool {
+        self.debug && package == debug::PACKAGE
+    }
+}
+
 impl PackagesBase {
+    /// Whether anything of it is in the image itself, and not in the debug image alone.
+    #[must_use]
+    pub fn has_layer(&self) -> bool {
+        self.is_whole() || self.install.iter().any(|name| !self.selection.is_debug(name))
+    }
+
     /// Whether it is a base of its own, and not put onto something else.
     #[must_use]
     pub fn is_whole(&self) -> bool {
@@ -73,6 +101,9 @@ pub struct Selection {
     /// What becomes of maintainer scripts that are not known.
     #[serde(skip_serializing_if = "is_refuse")]
     pub scripts: ScriptPolicy,
+    /// Whether the program of [`debug::PACKAGE`] gets into a layer of its own, for the debug image, and nothing else of that.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub debug: bool,
     /// What the packages' files are put onto; none for a base of their own, with users and the usual directories.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub onto: Option<Onto>,
@@ -85,6 +116,8 @@ pub enum Onto {
     Scratch,
     /// An image, which has directories of its own.
     Image,
+    /// A finished image, whose debug image it makes.
+    Debug,
 }
 
 // serde hands over a reference.
@@ -107,6 +140,13 @@ pub struct Package {
     pub digest: Digest,
     /// The file's bytes.
     pub size: u64,
+}
+
+/// `name=version`.
+impl fmt::Display for Package {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}={}", self.name, self.version)
+    }
 }
 
 /// All that decides a base's bytes.
@@ -184,10 +224,16 @@ impl PackageSet {
         Digest::of(&serde_json::to_vec(&self.packages).unwrap_or_default())
     }
 
-    /// The packages as status lists them.
+    /// The packages of which `selection` takes files for the image itself, as status lists them: `name=version`.
     #[must_use]
-    pub fn names(&self) -> Vec<String> {
-        self.packages.iter().map(|package| format!("{}={}", package.name, package.version)).collect()
+    pub fn names(&self, selection: &Selection) -> Vec<String> {
+        self.packages.iter().filter(|package| !selection.is_debug(&package.name)).map(ToString::to_string).collect()
+    }
+
+    /// The package of which `selection` takes the program of the debug image.
+    #[must_use]
+    pub fn debug(&self, selection: &Selection) -> Option<&Package> {
+        self.packages.iter().find(|package| selection.is_debug(&package.name))
     }
 }
 

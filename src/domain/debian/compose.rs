@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     api::v1alpha1::ScriptPolicy,
     domain::{
+        debug,
         recipe::{Owner, Parents},
         tree::{Attributes, Conflict, Content, FileTree, TreePath, TreePathError},
         value::Digest,
@@ -145,7 +146,10 @@ impl<S: Clone> Composer<S> {
             policy: selection.scripts,
             architecture: architecture.to_owned(),
             onto: selection.onto,
-            tree: FileTree::new(if selection.onto == Some(Onto::Image) { Parents::Unusual } else { Parents::All }),
+            tree: FileTree::new(match selection.onto {
+                Some(Onto::Image | Onto::Debug) => Parents::Unusual,
+                Some(Onto::Scratch) | None => Parents::All,
+            }),
             owners: BTreeMap::new(),
             packages: Vec::new(),
             certificates: BTreeMap::new(),
@@ -192,6 +196,9 @@ impl<S: Clone> Composer<S> {
             return Ok(Place::Nowhere);
         }
         let path = merged(path).unwrap_or_else(|| path.to_vec());
+        if self.onto == Some(Onto::Debug) && path == debug::PROGRAM.0.as_bytes() {
+            return self.named(debug::PROGRAM.1).map(Place::At);
+        }
         let safe = self.tree_path(&path)?;
         if let Some(name) = path.strip_prefix(CERTIFICATES).filter(|name| name.ends_with(b".crt")) {
             return Ok(Place::Certificate(String::from_utf8_lossy(name).into_owned()));
@@ -308,10 +315,23 @@ impl<S: Clone> Composer<S> {
         }
         self.records(&text)?;
         let users = self.act(&text)?;
-        if self.onto.is_none() {
-            self.system(&users, &text)?;
+        match self.onto {
+            None => self.system(&users, &text)?,
+            Some(Onto::Debug) => self.tools()?,
+            Some(Onto::Scratch | Onto::Image) => {}
         }
         Ok(self.tree)
+    }
+
+    /// The program of the debug image under the names of what it can do.
+    fn tools(&mut self) -> Result<(), ComposeError> {
+        let (_, program) = debug::PROGRAM;
+        let target = program.rsplit('/').next().unwrap_or_default();
+        for link in debug::links() {
+            let path = self.named(&link)?;
+            self.symlink(path, ROOT, target.as_bytes().to_vec())?;
+        }
+        Ok(())
     }
 
     /// What scanners read: `/var/lib/dpkg/status.d`, as distroless images have it.

@@ -1,6 +1,6 @@
 //! Ready bases by name: which packages a program of each kind needs, so that nobody must know lists of them.
 
-use crate::domain::image::ImageConfig;
+use crate::domain::image::{ImageConfig, USUAL_PATH};
 
 /// The suite that is taken where none is asked for and several have the runtime.
 pub const DEFAULT_SUITE: &str = "trixie";
@@ -92,7 +92,7 @@ pub fn runtime(kind: &Kind<'_>, suite: Option<&str>, architecture: &str) -> Resu
 /// What the config of every base of packages says: where programs and certificates are, and which characters texts have.
 #[must_use]
 pub fn config(runtime: Option<&Runtime>) -> ImageConfig {
-    let own = [("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), BUNDLE, ("LANG", "C.UTF-8")];
+    let own = [("PATH", USUAL_PATH), BUNDLE, ("LANG", "C.UTF-8")];
     let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let more = runtime.iter().flat_map(|runtime| runtime.env.clone());
     ImageConfig {

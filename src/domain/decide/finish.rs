@@ -23,7 +23,7 @@ use crate::{
 
 use super::{
     Decision, Note, Outcome, Pass, Place, Published, Trouble, pins_of,
-    published::{base_status, image_status},
+    published::{base_status, debug_status, image_status},
     stages::{StageFailure, Stages},
 };
 
@@ -253,7 +253,8 @@ impl Pass<'_> {
         // Packages are a layer of the image's own.
         let below = if plan.base.is_none() { 0 } else { u64::try_from(base.size).unwrap_or_default() };
         let image = image_status(plan, stages, below, published, tags);
-        let image = ImageStatus { certificates: progress.certificates.clone(), ..image };
+        let debug = debug_status(plan, published, set);
+        let image = ImageStatus { certificates: progress.certificates.clone(), debug, ..image };
         base.share = base.size * 100 / image.size.max(1);
         let build = Build {
             succeeded: true,

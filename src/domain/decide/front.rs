@@ -34,13 +34,24 @@ impl Pass<'_> {
 
     /// The whole plan of a build whose images are pinned.
     pub(super) fn complete<'a>(&self, draft: &'a Draft, progress: &Progress) -> Asked<Result<Cow<'a, Plan>, Trouble>> {
+        let set = match self.packages(draft, progress)? {
+            Ok(set) => set,
+            Err(trouble) => return Ok(Err(trouble)),
+        };
+        let plan = match self.plan(draft, progress)? {
+            Ok(plan) => plan,
+            Err(trouble) => return Ok(Err(trouble)),
+        };
+        Ok(Ok(match set {
+            Some(set) => Cow::Owned(plan.into_owned().with_packages(&set)),
+            None => plan,
+        }))
+    }
+
+    /// The plan without its packages.
+    fn plan<'a>(&self, draft: &'a Draft, progress: &Progress) -> Asked<Result<Cow<'a, Plan>, Trouble>> {
         let plan = match draft {
-            Draft::Complete(plan) => {
-                return Ok(self.packages(plan, progress)?.map(|set| match set {
-                    Some(set) => Cow::Owned(plan.as_ref().clone().with_packages(&set)),
-                    None => Cow::Borrowed(plan.as_ref()),
-                }));
-            }
+            Draft::Complete(plan) => return Ok(Ok(Cow::Borrowed(plan))),
             Draft::Dockerfile(plan) => plan,
         };
         let open = match self.open(plan, progress.revision.as_deref())? {

@@ -107,6 +107,8 @@ pub struct Publication {
     pub layers: Vec<PublicationLayer>,
     /// Whether the lowest of them is made of packages.
     pub composed: bool,
+    /// The layer that is put on top for the debug image; none without one.
+    pub debug: Option<SourcedLayer>,
     /// Whether anything is below the layers that hold what is copied.
     pub has_base: bool,
     /// What people call what the image starts from.
@@ -157,6 +159,8 @@ pub struct Published {
     pub distribution: Distribution,
     /// What the preflight found doubtful.
     pub warnings: Vec<String>,
+    /// Digest of the debug image's manifest.
+    pub debug: Option<Digest>,
 }
 
 /// What an image reference points to.
@@ -392,15 +396,13 @@ impl Pass<'_> {
         if !questions.is_empty() {
             return Err(questions);
         }
-        if let Draft::Complete(plan) = draft {
-            match self.packages(plan, &progress)? {
-                Ok(set) => progress.packages = set.map(|set| set.digest().to_string()),
-                Err(trouble) => return Ok(Err((progress, trouble))),
-            }
-            match self.certificates()? {
-                Ok(text) => progress.certificates = text.map(|text| Digest::of(text.as_bytes()).to_string()),
-                Err(trouble) => return Ok(Err((progress, trouble))),
-            }
+        match self.packages(draft, &progress)? {
+            Ok(set) => progress.packages = set.map(|set| set.digest().to_string()),
+            Err(trouble) => return Ok(Err((progress, trouble))),
+        }
+        match self.certificates()? {
+            Ok(text) => progress.certificates = text.map(|text| Digest::of(text.as_bytes()).to_string()),
+            Err(trouble) => return Ok(Err((progress, trouble))),
         }
         progress.resolved = true;
         Ok(Ok(progress))
@@ -412,9 +414,9 @@ impl Pass<'_> {
         if let Draft::Complete(plan) = draft {
             let open = plan.images().into_iter().filter(|image| !self.facts.images.contains_key(image));
             questions.extend(open.map(Question::Image));
-            questions.extend(self.packages(plan, progress).err().into_iter().flatten());
-            questions.extend(self.certificates().err().into_iter().flatten());
         }
+        questions.extend(self.packages(draft, progress).err().into_iter().flatten());
+        questions.extend(self.certificates().err().into_iter().flatten());
         questions
     }
 

@@ -7,8 +7,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use crate::{
     api::v1alpha1::{BuildReason, Progress, Status, SuiteStatus},
     domain::{
-        debian::base::{PackageSet, SeenRelease, changes},
-        plan::{Draft, Plan},
+        debian::base::{PackageSet, PackagesBase, SeenRelease, changes},
+        plan::Draft,
     },
 };
 
@@ -18,9 +18,13 @@ use super::{Asked, Pass, Question, Trouble};
 pub(super) const LISTED: usize = 300;
 
 impl Pass<'_> {
-    /// The packages of the plan's base; none where it has another one.
-    pub(super) fn packages(&self, plan: &Plan, progress: &Progress) -> Asked<Result<Option<Arc<PackageSet>>, Trouble>> {
-        let Some(base) = &plan.packages else { return Ok(Ok(None)) };
+    /// The packages that the image or its debug image has; none where there are none.
+    pub(super) fn packages(
+        &self,
+        draft: &Draft,
+        progress: &Progress,
+    ) -> Asked<Result<Option<Arc<PackageSet>>, Trouble>> {
+        let Some(base) = draft.packages() else { return Ok(Ok(None)) };
         match &self.facts.packages {
             Some(Ok(set)) => Ok(Ok(Some(Arc::clone(set)))),
             Some(Err(trouble)) => Ok(Err(trouble.clone())),
@@ -41,31 +45,25 @@ impl Pass<'_> {
 
     /// A build goes on with the packages that it began with; those that a restarted operator cannot find again are others by now.
     pub(super) fn has_moved(&self, draft: &Draft, progress: &Progress) -> Asked<bool> {
-        let Draft::Complete(plan) = draft else { return Ok(false) };
         if !progress.resolved {
             return Ok(false);
         }
-        let set = self.packages(plan, progress)?;
+        let set = self.packages(draft, progress)?;
         let pinned = progress.packages.as_deref();
         Ok(matches!(set, Ok(Some(set)) if Some(set.digest().to_string().as_str()) != pinned))
     }
 
-    /// Whether the base, or what is put onto it, is made of other packages than the last image's.
-    pub(super) fn has_other_packages(&self) -> bool {
-        let before = self.status.base.as_ref().map(|base| base.packages.as_slice()).unwrap_or_default();
-        matches!(&self.facts.packages, Some(Ok(set)) if listed(set) != before)
-    }
-
-    /// Why the base is another one: the packages that changed.
-    pub(super) fn changed_packages(&self) -> String {
-        let before = self.status.base.as_ref().map(|base| base.packages.as_slice()).unwrap_or_default();
-        let after = match &self.facts.packages {
-            Some(Ok(set)) => listed(set),
-            _ => Vec::new(),
-        };
-        match changes(before, &after).as_str() {
-            "" => "the base's packages changed".to_owned(),
-            changes => format!("the base's packages changed: {changes}"),
+    /// Why the base, or what is put onto it, is another one than the last image's: the packages that changed. None where it is the
+    /// same.
+    pub(super) fn changed_packages(&self, draft: &Draft) -> Option<String> {
+        let (Some(base), Some(Ok(set))) = (draft.packages(), &self.facts.packages) else { return None };
+        let base_before = self.status.base.iter().flat_map(|base| &base.packages);
+        let debug_before = self.status.image.iter().filter_map(|image| Some(&image.debug.as_ref()?.package));
+        let before: Vec<String> = base_before.chain(debug_before).cloned().collect();
+        let after = listed(base, set).into_iter().chain(debug_package(base, set)).collect::<Vec<_>>();
+        match changes(&before, &after).as_str() {
+            "" => None,
+            changes => Some(format!("the base's packages changed: {changes}")),
         }
     }
 
@@ -78,8 +76,13 @@ impl Pass<'_> {
 }
 
 /// The packages as status lists them.
-pub(super) fn listed(set: &PackageSet) -> Vec<String> {
-    set.names().into_iter().take(LISTED).collect()
+pub(super) fn listed(base: &PackagesBase, set: &PackageSet) -> Vec<String> {
+    set.names(&base.selection).into_iter().take(LISTED).collect()
+}
+
+/// What the tools of the debug image are of, as status has it; none without one.
+pub(super) fn debug_package(base: &PackagesBase, set: &PackageSet) -> Option<String> {
+    set.debug(&base.selection).map(ToString::to_string)
 }
 
 /// The suites as status has them.

@@ -1,7 +1,7 @@
 //! What status says of an image that was pushed and of what it starts from.
 
 use crate::{
-    api::v1alpha1::{BaseStatus, FileStatus, ImageStatus, LayerStatus, PlatformStatus, Progress},
+    api::v1alpha1::{BaseStatus, DebugStatus, FileStatus, ImageStatus, LayerStatus, PlatformStatus, Progress},
     domain::{
         artifact::OutputReport,
         debian::base::{PackageSet, PackagesBase},
@@ -13,7 +13,7 @@ use crate::{
 
 use super::{
     Published,
-    packages::{listed, releases},
+    packages::{debug_package, listed, releases},
     pinned_digest,
     stages::Stages,
 };
@@ -64,6 +64,7 @@ pub(super) fn image_status(
             digest: published.digest.to_string(),
         }],
         certificates: None,
+        debug: None,
         warnings: published.warnings.clone(),
     }
 }
@@ -86,14 +87,14 @@ pub(super) fn base_status(
     published: &Published,
     set: Option<&PackageSet>,
 ) -> BaseStatus {
-    let packages = plan.packages.as_ref().zip(set).zip(published.layers.first());
-    let made = packages.map(|((base, set), layer)| (base, packages_status(base, set, layer)));
-    match (&plan.base, made) {
+    let layer = published.layers.first().filter(|_| plan.composed());
+    let made = plan.packages.as_ref().zip(set).zip(layer);
+    let made = made.map(|((base, set), layer)| (base, packages_status(base, set, layer)));
+    let status = match (&plan.base, made) {
         (Some(base), made) => {
-            let listed = made.map(|(_, status)| status).unwrap_or_default();
             // What the base itself is made of is not known by that.
-            let BaseStatus { packages, releases, .. } = listed;
-            BaseStatus { packages, releases, ..image_base_status(base, progress, published) }
+            let packages = made.map(|(_, status)| status.packages).unwrap_or_default();
+            BaseStatus { packages, ..image_base_status(base, progress, published) }
         }
         (None, Some((base, status))) if base.is_whole() => status,
         (None, made) => BaseStatus {
@@ -102,7 +103,14 @@ pub(super) fn base_status(
             digest: None,
             ..made.map(|(_, status)| status).unwrap_or_default()
         },
-    }
+    };
+    BaseStatus { releases: set.map(releases).unwrap_or_default(), ..status }
+}
+
+/// The debug image that was pushed beside the image.
+pub(super) fn debug_status(plan: &Plan, published: &Published, set: Option<&PackageSet>) -> Option<DebugStatus> {
+    let reference = plan.outline.repository.pinned(published.debug?).to_string();
+    Some(DebugStatus { reference, package: debug_package(plan.packages.as_ref()?, set?)? })
 }
 
 fn packages_status(base: &PackagesBase, set: &PackageSet, layer: &SourcedLayer) -> BaseStatus {
@@ -115,9 +123,8 @@ fn packages_status(base: &PackagesBase, set: &PackageSet, layer: &SourcedLayer) 
         compressed_size: signed(layer.layer.compressed_size),
         creation_time: newest.map(|date| date.to_string()),
         distribution: Some(set.distribution.clone()),
-        package_count: Some(signed(set.packages.len() as u64)),
-        packages: listed(set),
-        releases: releases(set),
+        package_count: Some(signed(set.names(&base.selection).len() as u64)),
+        packages: listed(base, set),
         ..BaseStatus::default()
     }
 }

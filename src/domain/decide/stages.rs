@@ -11,12 +11,13 @@ use crate::{
         v1alpha1::{Progress, SourceStatus, StageState, StageStatus, Status},
     },
     domain::{
-        artifact::Artifact,
+        artifact::{Artifact, Layer},
         caches::KeepCaches,
+        debug,
         image::SourcedLayer,
         job::StageRun,
         observed::{JobFact, JobFailure, JobState},
-        plan::{LayerPlan, Pins, Plan, StagePlan, TIMEOUT_ADVICE},
+        plan::{LayerPlan, OutputReference, Pins, Plan, StagePlan, TIMEOUT_ADVICE},
         recipe::{Key, Recipe},
         settings::backoff,
         task::AgentMessage,
@@ -368,6 +369,10 @@ impl Stages {
         SourceStatus { revision: revision.to_owned(), time: time.or_else(|| earlier?.time.clone()) }
     }
 
+    fn layer(&self, from: &OutputReference) -> Option<Layer> {
+        self.artifacts.get(&from.stage)?.layers.get(from.output).cloned()
+    }
+
     /// The image that the artifacts make.
     pub(super) fn publication(
         &self,
@@ -380,14 +385,18 @@ impl Stages {
             LayerPlan::Files(files) => Some(PublicationLayer::Files(files.clone())),
             LayerPlan::Include(included) => Some(PublicationLayer::Include(*included)),
             LayerPlan::Artifact(from) => {
-                let layer = self.artifacts.get(&from.stage)?.layers.get(from.output)?.clone();
+                let layer = self.layer(from)?;
                 Some(PublicationLayer::Artifact(SourcedLayer { layer, from: from.origin() }))
             }
         });
         Publication {
             base: plan.base.as_ref().and_then(|base| Some((base.clone(), pinned_digest(progress, base)?))),
             layers: layers.collect(),
-            composed: plan.packages.is_some(),
+            composed: plan.composed(),
+            debug: plan
+                .debug()
+                .and_then(|from| self.layer(&from))
+                .map(|layer| SourcedLayer { layer, from: debug::ORIGIN.into() }),
             certificates,
             has_base: plan.has_base(),
             base_name: plan.base_name(),

@@ -73,6 +73,7 @@ impl World {
             files: None,
             distribution: Distribution { name: Some("Some Linux 1".into()), packages: Some(3) },
             warnings: Vec::new(),
+            debug: None,
         };
         Self {
             image,
@@ -251,7 +252,8 @@ fn artifact() -> Artifact {
         file_count: 1,
         largest_files: vec![FileSize { path: "/app".into(), size: layer().size }],
     };
-    Artifact { digest: Digest::of(b"artifact"), layers: vec![layer()], outputs: vec![report] }
+    // As many as any of the stages here has.
+    Artifact { digest: Digest::of(b"artifact"), layers: vec![layer(); 2], outputs: vec![report; 2] }
 }
 
 fn done() -> JobState {

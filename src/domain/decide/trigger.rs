@@ -127,8 +127,8 @@ impl Pass<'_> {
         let (reason, message) = if progress.revision != last.revision {
             let revision = progress.revision.clone().unwrap_or_default();
             (BuildReason::SourceChanged, format!("the source is at {revision}"))
-        } else if self.has_other_packages() {
-            (BuildReason::BaseChanged, self.changed_packages())
+        } else if let Some(changes) = self.changed_packages(draft) {
+            (BuildReason::BaseChanged, changes)
         } else if progress.certificates != known_certificates {
             (BuildReason::BaseChanged, "the certificates of spec.image.certificates changed".to_owned())
         } else if base_moved {

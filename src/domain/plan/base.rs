@@ -12,6 +12,7 @@ use crate::{
             runtimes::{self, DEFAULT_SUITE, Kind},
             signature::Keyring,
         },
+        debug,
         image::ImageConfig,
         include::{Included, NONROOT_USER},
         source::SourceUrl,
@@ -47,7 +48,7 @@ impl Start {
 }
 
 pub(super) fn plan(
-    ImageSpec { base: spec, include, certificates, .. }: &ImageSpec,
+    ImageSpec { base: spec, include, certificates, debug, .. }: &ImageSpec,
     platform: Option<&Platform>,
     problems: &mut Problems,
 ) -> Start {
@@ -60,12 +61,15 @@ pub(super) fn plan(
     });
     let wanted: Vec<String> = wanted.map(str::to_owned).collect();
     let packages = match (&spec.runtime, &spec.packages) {
-        (None, None) if wanted.is_empty() => None,
-        (None, None) => platform.and_then(|platform| included(wanted, image.as_ref(), platform, problems)),
+        (None, None) if wanted.is_empty() && !debug => None,
+        (None, None) => platform.and_then(|platform| included(wanted, image.as_ref(), (platform, *debug), problems)),
         (runtime, given) => {
             let mut given = given.clone().unwrap_or_default();
             given.install.extend(wanted);
-            platform.and_then(|platform| packages(runtime.as_ref(), &given, platform, problems))
+            if runtime.is_none() && given.install.is_empty() {
+                problems.add(format!("{FIELD}.install"), "give at least one package, or a runtime beside it");
+            }
+            platform.and_then(|platform| packages(runtime.as_ref(), &given, (platform, *debug), problems))
         }
     };
     let kinds = [spec.scratch.is_some(), spec.image.is_some(), spec.packages.is_some() || spec.runtime.is_some()];
@@ -90,12 +94,12 @@ pub(super) fn plan(
 fn included(
     install: Vec<String>,
     image: Option<&Reference>,
-    platform: &Platform,
+    for_whom: (&Platform, bool),
     problems: &mut Problems,
 ) -> Option<PackagesBase> {
     let certificates = install.iter().any(|name| name == "ca-certificates");
     let spec = PackagesSpec { install, exclude: vec![ALWAYS.to_owned()], ..PackagesSpec::default() };
-    let base = packages(None, &spec, platform, problems)?;
+    let base = packages(None, &spec, for_whom, problems)?;
     let env = certificates.then(bundle_variable).into_iter().collect();
     Some(PackagesBase {
         name: image.map_or_else(|| "scratch".to_owned(), ToString::to_string),
@@ -111,7 +115,7 @@ fn included(
 fn packages(
     runtime: Option<&RuntimeBase>,
     spec: &PackagesSpec,
-    platform: &Platform,
+    (platform, debug): (&Platform, bool),
     problems: &mut Problems,
 ) -> Option<PackagesBase> {
     let architecture = architecture(platform, problems)?;
@@ -125,13 +129,16 @@ fn packages(
         }
         None => (None, given.unwrap_or(DEFAULT_SUITE).to_owned()),
     };
-    if runtime.is_none() && spec.install.is_empty() {
-        problems.add(format!("{FIELD}.install"), "give at least one package, or a runtime beside it");
-    }
     let names = runtime.iter().flat_map(|runtime| runtime.install.clone());
     let mut install: Vec<String> = names.chain(spec.install.iter().cloned()).collect();
     if !spec.exclude.iter().any(|name| name == ALWAYS) {
         install.push(ALWAYS.to_owned());
+    }
+    if debug {
+        if install.iter().chain(&spec.exclude).any(|name| is_of(name, debug::PACKAGE)) {
+            problems.add("image.debug", format!("{} is in {FIELD} too: leave it to one of them", debug::PACKAGE));
+        }
+        install.push(debug::PACKAGE.to_owned());
     }
     install.sort();
     install.dedup();
@@ -142,7 +149,8 @@ fn packages(
     }
     let install: Vec<String> =
         install.into_iter().filter(|text| !spec.exclude.iter().any(|name| is_of(text, name))).collect();
-    let selection = Selection { keep: spec.keep.clone(), drop: spec.drop.clone(), scripts: spec.scripts, onto: None };
+    let selection =
+        Selection { keep: spec.keep.clone(), drop: spec.drop.clone(), scripts: spec.scripts, debug, onto: None };
     problems.take(FIELD, Rules::check(&selection));
     if let Some(keyring) = &spec.keyring {
         problems.take(format!("{FIELD}.keyring"), Keyring::parse(keyring));
@@ -257,9 +265,13 @@ mod tests {
     }
 
     fn start(base: serde_json::Value, include: &[Include]) -> Result<Start, String> {
+        started(base, include, false)
+    }
+
+    fn started(base: serde_json::Value, include: &[Include], debug: bool) -> Result<Start, String> {
         let base: Base = serde_json::from_value(base).unwrap();
         let mut problems = Problems::default();
-        let image = ImageSpec { base, include: include.to_vec(), ..ImageSpec::default() };
+        let image = ImageSpec { base, include: include.to_vec(), debug, ..ImageSpec::default() };
         let start = plan(&image, Some(&Platform::linux("amd64")), &mut problems);
         problems.0.first().map_or(Ok(start), |problem| Err(problem.to_string()))
     }
@@ -301,6 +313,26 @@ mod tests {
         let base = json!({"packages": {"install": ["libc6"], "exclude": ["tzdata"]}});
         let refused = start(base, &all[..1]).unwrap_err();
         assert!(refused.contains("spec.image.base.packages.exclude: tzdata is in install too"), "{refused}");
+    }
+
+    #[test]
+    fn a_debug_image_needs_a_package_more_and_no_layer_of_the_image() {
+        for (base, include, layer, base_name) in [
+            (json!({}), &[][..], false, "scratch"),
+            (json!({"image": {"reference": "debian:12"}}), &[], false, "docker.io/library/debian:12"),
+            (json!({}), &[Include::TimeZones], true, "scratch"),
+            (json!({"runtime": {"cc": {}}}), &[], true, "cc (trixie)"),
+        ] {
+            let start = started(base, include, true).unwrap();
+            let packages = start.packages.unwrap();
+            assert!(packages.install.contains(&"busybox-static".to_owned()) && packages.selection.debug);
+            assert_eq!((packages.has_layer(), packages.name.as_str()), (layer, base_name));
+        }
+        let own = json!({"packages": {"install": ["busybox-static", "a1"]}});
+        let refused = started(own, &[], true).unwrap_err();
+        assert!(refused.starts_with("spec.image.debug: busybox-static is in image.base.packages too"), "{refused}");
+        let empty = started(json!({"packages": {}}), &[], true).unwrap_err();
+        assert!(empty.starts_with("spec.image.base.packages.install: give at least one package"), "{empty}");
     }
 
     #[test]

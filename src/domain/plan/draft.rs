@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::{
     api::v1alpha1::{DockerfileSpec, ImageSpec, MinimalImageSpec, PodSecurity},
     domain::{
+        debug,
         image::ImageConfig,
         recipe::{Owner, TextFile},
         snapshot::Keeping,
@@ -30,6 +31,10 @@ pub(super) fn draft(spec: &MinimalImageSpec, problems: &mut Problems) -> Option<
         None => repository.as_ref().map(|repository| repository.with_suffix("-cache")),
     };
     check_tags(spec, (source.as_ref(), repository.as_ref()), problems);
+    if let Some((index, tag)) = debug::clash(&spec.destination.tags).filter(|_| spec.image.debug) {
+        let message = format!("{tag} is what the debug image of another tag gets: leave it out, or image.debug");
+        problems.add(format!("destination.tags[{index}]"), message);
+    }
     check_image(&spec.image, problems);
     let default = if spec.dockerfile.is_some() { PodSecurity::Baseline } else { PodSecurity::Restricted };
     let pod_security = spec.pod_security.unwrap_or(default);
@@ -44,6 +49,7 @@ pub(super) fn draft(spec: &MinimalImageSpec, problems: &mut Problems) -> Option<
         pod_security,
         snapshots: keeping(spec, problems)?,
         preflight: spec.preflight,
+        debug: spec.image.debug,
         interval: interval?,
         can_change: moves || !spec.image.certificates.is_empty(),
     };
@@ -53,7 +59,7 @@ pub(super) fn draft(spec: &MinimalImageSpec, problems: &mut Problems) -> Option<
 /// The part of a draft that differs between the two ways to give stages.
 enum Front {
     Stages { graph: stages::Graph, base: Box<Start>, image: ImageConfig },
-    Dockerfile { spec: Box<DockerfileSpec>, image: ImageConfig, files: Vec<TextFile> },
+    Dockerfile { spec: Box<DockerfileSpec>, base: Box<Start>, image: ImageConfig, files: Vec<TextFile> },
 }
 
 impl Front {
@@ -67,9 +73,10 @@ impl Front {
                 Draft::Complete(Box::new(plan))
             }
             // Which images a Dockerfile names is not known yet; a look that finds nothing new costs little.
-            Self::Dockerfile { spec, image, files } => {
+            Self::Dockerfile { spec, base, image, files } => {
+                let packages = base.packages;
                 let outline = Outline { can_change: true, ..outline };
-                Draft::Dockerfile(Box::new(DockerfilePlan { outline, spec: *spec, image, files }))
+                Draft::Dockerfile(Box::new(DockerfilePlan { outline, spec: *spec, image, files, packages }))
             }
         }
     }
@@ -95,14 +102,14 @@ fn front(spec: &MinimalImageSpec, security: PodSecurity, base: Start, problems: 
     if image != own || has_base || included || !spec.image.copy.is_empty() {
         problems.add(
             "image",
-            "with dockerfile only labels, annotations and files can be given; the rest comes from the Dockerfile",
+            "with dockerfile only labels, annotations, files and debug can be given; the rest comes from the Dockerfile",
         );
     }
     if let Some(timeout) = &dockerfile.pod.timeout {
         duration(problems, "dockerfile.pod.timeout", timeout);
     }
     let files = stages::planned_files(&spec.image.files, problems);
-    Some(Front::Dockerfile { spec: Box::new(dockerfile.clone()), image, files })
+    Some(Front::Dockerfile { spec: Box::new(dockerfile.clone()), image, files, base: Box::new(base) })
 }
 
 fn keeping(spec: &MinimalImageSpec, problems: &mut Problems) -> Option<Keeping> {

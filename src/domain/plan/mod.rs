@@ -20,6 +20,7 @@ use stages::{DEFAULT_TIMEOUT, empty_stage, source_stage};
 use super::{
     artifact::Artifact,
     debian::base::{Composition, PackageSet, PackagesBase},
+    debug,
     image::ImageConfig,
     include::Included,
     recipe::{FORMAT, Output, Recipe, Step, TextFile, reads_source},
@@ -67,6 +68,8 @@ pub struct Outline {
     pub snapshots: Keeping,
     /// What happens when the image's program could not start.
     pub preflight: Preflight,
+    /// Whether there is a debug image beside it.
+    pub debug: bool,
     /// How often tags and branches are looked at.
     pub interval: Duration,
     /// Whether a later look could find something newer: a branch, a tag, a ConfigMap.
@@ -85,7 +88,8 @@ pub struct Plan {
     pub skipped: Vec<String>,
     /// The image that the final image starts from; none for scratch and packages.
     pub base: Option<Reference>,
-    /// The packages that it starts from: the lowest of its layers is put together from them.
+    /// The packages that it starts from, or that are put onto its base: the lowest of its layers is put together from them, and
+    /// the one that makes its debug image.
     pub packages: Option<PackagesBase>,
     /// The final image's layers on top of its base, lowest first.
     pub layers: Vec<LayerPlan>,
@@ -113,7 +117,7 @@ pub struct StagePlan {
     pub image: Option<Reference>,
     /// What it gives its outputs from in place of the source, where it has no builder image.
     pub remote: Option<Remote>,
-    /// The packages that its agent puts together, and where each of them is; its only output is the base.
+    /// The packages that its agent puts together, and where each of them is; its outputs are what `Selection::layers` tells.
     pub packages: Option<(Composition, Vec<String>)>,
     /// What is done.
     pub steps: Vec<Step>,
@@ -283,6 +287,15 @@ impl Draft {
         }
     }
 
+    /// The packages that the image or its debug image has.
+    #[must_use]
+    pub fn packages(&self) -> Option<&PackagesBase> {
+        match self {
+            Self::Complete(plan) => plan.packages.as_ref(),
+            Self::Dockerfile(plan) => plan.packages.as_ref(),
+        }
+    }
+
     /// What the spec says by itself.
     #[must_use]
     pub fn outline(&self) -> &Outline {
@@ -320,7 +333,12 @@ impl Outline {
                 .replace("$(commitShort)", &short)
                 .replace("$(timestamp)", &timestamp)
                 .replace("$(generation)", &generation.to_string());
-            problems.take(format!("destination.tags[{index}]"), self.repository.tagged(&tag))
+            let field = format!("destination.tags[{index}]");
+            let tag = problems.take(&field, self.repository.tagged(&tag))?;
+            if self.debug {
+                problems.take(field, debug::tag(&tag))?;
+            }
+            Some(tag)
         });
         let tags = tags.collect();
         if problems.0.is_empty() { Ok(tags) } else { Err(problems.0) }
@@ -341,6 +359,20 @@ impl Plan {
     #[must_use]
     pub fn has_base(&self) -> bool {
         self.base.is_some() || self.packages.as_ref().is_some_and(PackagesBase::is_whole)
+    }
+
+    /// Whether the lowest layer on top of the base image is made of packages.
+    #[must_use]
+    pub fn composed(&self) -> bool {
+        matches!(self.layers.first(), Some(LayerPlan::Artifact(from)) if from.stage == BASE_STAGE)
+    }
+
+    /// The layer that makes the debug image of the image; none where that is not wanted.
+    #[must_use]
+    pub fn debug(&self) -> Option<OutputReference> {
+        let base = self.packages.as_ref()?;
+        let output = base.selection.layer_of(debug::PACKAGE);
+        base.selection.debug.then(|| OutputReference { stage: BASE_STAGE.to_owned(), output })
     }
 
     /// Whether something is put onto the base that depends on what that has.
@@ -366,7 +398,7 @@ impl Plan {
         let composition = Composition { packages: set.packages.clone(), selection: base.selection.clone() };
         let stage = StagePlan {
             packages: Some((composition, set.urls.clone())),
-            outputs: vec![Output::changes()],
+            outputs: base.selection.layers().iter().map(|_| Output::changes()).collect(),
             ..empty_stage(BASE_STAGE.to_owned(), Account::Restricted)
         };
         self.stages.insert(0, stage);

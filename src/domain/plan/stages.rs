@@ -77,7 +77,7 @@ pub(super) fn plan(
     };
     let account = if security == PodSecurity::Restricted { Account::Restricted } else { Account::Image };
     let parents = if base.has_base() { Parents::Unusual } else { Parents::All };
-    let packages = base.packages.as_ref();
+    let packages = base.packages.as_ref().filter(|base| base.has_layer());
     let packages = packages.map(|_| LayerPlan::Artifact(OutputReference { stage: BASE_STAGE.to_owned(), output: 0 }));
     let below = packages.into_iter().chain(base.included.map(LayerPlan::Include));
     let own = image_groups.iter().map(|group| LayerPlan::Artifact(add(group, parents)));

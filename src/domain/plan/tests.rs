@@ -141,6 +141,24 @@ fn tags_are_filled_in() {
 }
 
 #[test]
+fn tags_leave_room_for_those_of_the_debug_image() {
+    let with_tags = |tags: Value| {
+        let mut base = go();
+        base["image"]["debug"] = json!(true);
+        base["destination"]["tags"] = tags;
+        spec(base)
+    };
+    let text = problems(&with_tags(json!(["latest", "latest-debug"])));
+    assert!(
+        text.starts_with("spec.destination.tags[1]: latest-debug is what the debug image of another tag"),
+        "{text}"
+    );
+    let long = planned(&with_tags(json!(["v".repeat(125)])));
+    let found = long.outline.expanded_tags(&Pins::default(), 1, Timestamp::UNIX_EPOCH).unwrap_err();
+    assert_eq!(found[0].field, "destination.tags[0]");
+}
+
+#[test]
 fn contradictions_are_refused_with_their_field() {
     for (path, value, expected) in [
         (

@@ -2,6 +2,7 @@
 //! programs that only start others (execve(2); Linux, fs/binfmt_script.c).
 
 use crate::domain::{
+    image::USUAL_PATH,
     passwd::{User, look_up},
     text::printable,
     tree::TreePath,
@@ -18,8 +19,6 @@ use super::{
     search::Surroundings,
 };
 
-/// What runtimes set where an image's config has no PATH (containerd, oci/spec.go).
-const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// As many interpreters of interpreters the kernel follows (Linux, fs/exec.c).
 const MOST_INTERPRETERS: usize = 5;
 /// Whose rights are those of a user with CAP_DAC_OVERRIDE: what nobody may execute it does not execute either.

@@ -145,3 +145,62 @@ fn a_base_that_another_image_is_getting_is_waited_for() {
     assert_eq!(world.ready().0, "True");
     assert!(world.jobs.is_empty());
 }
+
+/// An image with a debug image that is built.
+fn debugged(spec: &[(&str, Value)]) -> World {
+    let mut world = World::new();
+    for (pointer, value) in spec {
+        world = world.with_spec(pointer, value.clone());
+    }
+    let base = spec.iter().any(|(pointer, _)| *pointer == "/image/base").then_some("libc6=1");
+    let packages: Vec<&str> = ["busybox-static=1"].into_iter().chain(base).collect();
+    world.packages = Ok(set(&packages, "2026-11-01T00:00:00Z"));
+    world.published = world.published.map(|published| Published { debug: Some(Digest::of(b"debug")), ..published });
+    world.dockerfile = Some("FROM golang:1.26 AS build\nRUN make\nFROM scratch\nCOPY --from=build /app /app\n".into());
+    world.pass();
+    finish_all(&mut world);
+    assert_eq!(world.ready(), ("True".into(), "Succeeded".into()));
+    world
+}
+
+#[test]
+fn a_debug_image_has_a_layer_that_the_image_has_not() {
+    let debug = ("/image/debug", json!(true));
+    let base = ("/image/base", json!({"runtime": {"cc": {}}}));
+    let in_file = [("/dockerfile", json!({})), ("/stages", json!([])), ("/image", json!({})), debug.clone()];
+    for (spec, layers, packages) in [
+        (&[debug.clone()][..], vec!["build"], vec![]),
+        (&[base, debug], vec!["base", "build"], vec!["libc6=1"]),
+        (&in_file, vec!["build"], vec![]),
+    ] {
+        let world = debugged(spec);
+        let publication = world.asked.iter().find_map(|question| match question {
+            Question::Publish(publication) => Some(publication),
+            _ => None,
+        });
+        let publication = publication.unwrap();
+        let from = |layer: &PublicationLayer| match layer {
+            PublicationLayer::Artifact(layer) => layer.from.clone(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(publication.layers.iter().map(from).collect::<Vec<_>>(), layers);
+        assert_eq!(publication.debug.as_ref().unwrap().from, "debug");
+        let status = world.status().image.clone().unwrap().debug.unwrap();
+        assert_eq!(status.package, "busybox-static=1");
+        assert_eq!(status.reference, format!("registry.example.com/app@{}", Digest::of(b"debug")));
+        assert_eq!(world.status().base.as_ref().unwrap().packages, packages, "its tools are not in the base");
+    }
+}
+
+#[test]
+fn newer_tools_of_a_debug_image_are_the_reason_for_a_build() {
+    let mut world = debugged(&[("/image/debug", json!(true))]);
+    world.now += 3600;
+    world.pass();
+    assert!(world.status().progress.is_none(), "nothing new");
+    world.packages = Ok(set(&["busybox-static=2"], "2026-11-02T00:00:00Z"));
+    world.now += 3600;
+    world.pass();
+    let progress = world.status().progress.clone().unwrap();
+    assert_eq!(progress.message, "the base's packages changed: busybox-static 1 → 2");
+}

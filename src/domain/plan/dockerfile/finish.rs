@@ -86,7 +86,7 @@ pub(super) fn plan(
         outline: open.plan.outline.clone(),
         skipped: skipped(open, &finish.names),
         base: target.image.clone(),
-        packages: None,
+        packages: open.plan.packages.clone(),
         stages: stages.into_iter().map(|(_, stage)| stage).collect(),
         layers,
         image,

@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use crate::{
     api::v1alpha1::{DockerfileSpec, MinimalImageSpec},
     domain::{
+        debian::base::PackagesBase,
         dockerfile::{
             Dockerfile, Instruction, Position, Problem,
             ignore::{self, Ignore},
@@ -50,6 +51,8 @@ pub struct DockerfilePlan {
     pub image: ImageConfig,
     /// Files that the spec adds.
     pub files: Vec<TextFile>,
+    /// What its debug image is made of; none without one.
+    pub packages: Option<PackagesBase>,
 }
 
 /// A Dockerfile that was read: its target and the stages that it needs are known, its base images' configs are not.

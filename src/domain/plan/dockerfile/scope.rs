@@ -8,13 +8,12 @@ use crate::domain::{
         ast::Argument,
         expand::{Expanded, content, expand},
     },
+    image::USUAL_PATH,
     value::Platform,
 };
 
 use super::DockerfilePlan;
 
-/// Where programs are looked for when an image does not say (BuildKit sets it in every image).
-pub(super) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Build arguments that need no ARG, as in Docker.
 pub(super) const PREDEFINED: [&str; 10] = [
     "HTTP_PROXY",
@@ -125,7 +124,8 @@ impl Scope {
     pub(super) fn of_image(env: &[(String, String)]) -> Self {
         let mut scope = Self { env: env.to_vec(), ..Self::default() };
         if !scope.env.iter().any(|(name, _)| name == "PATH") {
-            scope.set("PATH", DEFAULT_PATH);
+            // BuildKit sets it in every image.
+            scope.set("PATH", USUAL_PATH);
         }
         scope
     }

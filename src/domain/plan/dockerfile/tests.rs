@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::domain::{
+    image::USUAL_PATH,
     mode::Mode,
     plan::{Account, Draft, LayerPlan, OutputReference, SOURCE_STAGE},
     recipe::{Owner, Parents, RunMount, SecretFile, Step},
@@ -117,7 +118,7 @@ fn two_stages_are_one_of_the_plan_and_one_layer() {
     assert_eq!((stage.outputs[0].parents, stage.outputs[0].items[0].owner), (Parents::All, None));
     assert_eq!(plan.base, None);
     assert_eq!(plan.image.entrypoint, Some(vec!["/app".to_owned()]));
-    assert_eq!(plan.image.env, [("PATH".to_owned(), scope::DEFAULT_PATH.to_owned())]);
+    assert_eq!(plan.image.env, [("PATH".to_owned(), USUAL_PATH.to_owned())]);
     assert_eq!(plan.images(), ["golang:1.26".parse().unwrap()]);
 }
 

@@ -1,0 +1,99 @@
+//! The debug image: an image with a shell and tools on top, under tags of its own, to look around where the image has none.
+
+use super::{
+    image::{Image, ImageConfig, RuntimeConfig, USUAL_PATH},
+    value::{ParseReferenceError, Reference},
+};
+
+/// The package that has the program.
+pub const PACKAGE: &str = "busybox-static";
+/// Where that has it, and where it gets.
+pub const PROGRAM: (&str, &str) = ("usr/bin/busybox", "busybox/busybox");
+/// What a layer of it is said to come from.
+pub const ORIGIN: &str = "debug";
+/// Where the tools are, at the end of PATH: the image's own come first.
+const DIRECTORY: &str = "/busybox";
+const SUFFIX: &str = "-debug";
+
+/// What busybox is linked as: what Debian 12's and 13's can do of what somebody wants who looks around.
+const APPLETS: &str = "[ [[ ar arp ash awk base64 basename bc bunzip2 bzcat bzip2 cal cat chgrp chmod chown clear cmp cp cpio cut date dc dd \
+    df diff dirname dmesg dos2unix du echo ed egrep env expand expr factor fallocate false fgrep find fold free getopt \
+    grep groups gunzip gzip head hexdump hostid hostname id ifconfig ip ipcalc kill killall less link ln logger logname ls \
+    lzcat lzma md5sum mkdir mkfifo mknod mktemp more mv nc netstat nl nproc nslookup od paste patch pidof ping ping6 \
+    printf ps pwd readlink realpath renice reset rev rm rmdir route run-parts sed seq setpriv setsid sh sha1sum sha256sum \
+    sha3sum sha512sum shred shuf sleep sort ssl_client stat strings stty sync tac tail tar taskset tee telnet test time \
+    timeout top touch tr traceroute traceroute6 true truncate ts tty uname unexpand uniq unix2dos unlink unlzma unshare \
+    unxz unzip uptime usleep uudecode uuencode vi watch wc wget which whoami xargs xxd xz xzcat yes zcat";
+
+/// The links beside the program: paths without a leading `/`.
+pub fn links() -> impl Iterator<Item = String> {
+    let (_, program) = PROGRAM;
+    let directory = program.rsplit_once('/').map_or("", |(directory, _)| directory);
+    APPLETS.split_ascii_whitespace().map(move |name| format!("{directory}/{name}"))
+}
+
+/// The tag beside `tag`.
+///
+/// # Errors
+/// When it is too long.
+pub fn tag(tag: &Reference) -> Result<Reference, ParseReferenceError> {
+    tag.repository().tagged(&format!("{}{SUFFIX}", tag.tag().unwrap_or_default()))
+}
+
+/// The tag of `tags` that the debug image of another would take.
+#[must_use]
+pub fn clash(tags: &[String]) -> Option<(usize, &String)> {
+    tags.iter().enumerate().find(|(_, tag)| tag.strip_suffix(SUFFIX).is_some_and(|of| tags.iter().any(|tag| tag == of)))
+}
+
+/// What the config of the debug image of `image` says, which is made by `config`.
+#[must_use]
+pub fn config(image: &Image, config: &ImageConfig) -> ImageConfig {
+    let RuntimeConfig { env, .. } = RuntimeConfig::parse(&image.config);
+    let path = env.iter().rev().find(|(name, _)| name == "PATH").map_or(USUAL_PATH, |(_, path)| path.as_str());
+    let own = config.env.iter().filter(|(name, _)| name != "PATH").cloned();
+    let env = own.chain([("PATH".to_owned(), format!("{path}:{DIRECTORY}"))]).collect();
+    ImageConfig { env, ..config.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::domain::{image::assemble, value::Platform};
+
+    fn variables(own: &[(&str, &str)]) -> Vec<(String, String)> {
+        let env = own.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let image = ImageConfig { env, ..ImageConfig::default() };
+        let assembled = assemble(None, &[], &image, &Platform::linux("amd64")).unwrap();
+        config(&assembled, &image).env
+    }
+
+    #[test]
+    fn tools_are_found_last() {
+        let path = |value: &str| ("PATH".to_owned(), value.to_owned());
+        assert_eq!(variables(&[]), [path(&format!("{USUAL_PATH}:/busybox"))]);
+        assert_eq!(
+            variables(&[("PATH", "/app/bin"), ("A", "b")]),
+            [("A".into(), "b".into()), path("/app/bin:/busybox")]
+        );
+    }
+
+    #[test]
+    fn each_tag_has_one_of_its_own() {
+        let reference = |tag: &str| format!("registry.example.com/app:{tag}").parse::<Reference>().unwrap();
+        assert_eq!(tag(&reference("v1")).unwrap(), reference("v1-debug"));
+        assert!(tag(&reference(&"v".repeat(123))).is_err(), "128 characters are the most");
+        let tags = ["v1", "v1-debug", "x-debug"].map(str::to_owned);
+        assert_eq!(clash(&tags), Some((1, &tags[1])));
+        assert_eq!(clash(&tags[1..]), None);
+    }
+
+    #[test]
+    fn no_tool_is_linked_twice_and_the_shell_is_among_them() {
+        let all: Vec<String> = links().collect();
+        assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
+        assert!(all.contains(&"busybox/sh".to_owned()) && !all.contains(&PROGRAM.1.to_owned()));
+    }
+}
