@@ -4,6 +4,7 @@
 
 #[path = "../support/debian.rs"]
 mod archive;
+mod damaged;
 #[path = "../support/server.rs"]
 mod server;
 
@@ -15,7 +16,7 @@ use minimalimage::{
     api::v1alpha1::ScriptPolicy,
     domain::{
         debian::{
-            base::{self, Composition, PackageSet, PackagesBase, Selection, changes},
+            base::{self, Composition, Onto, PackageSet, PackagesBase, Selection, changes},
             compose::without,
             runtimes,
             version::Version,
@@ -85,7 +86,7 @@ impl Bench {
 
     async fn compose_all(&self, set: &PackageSet) -> Result<Vec<Vec<u8>>, BaseError> {
         let work = tempfile::tempdir().unwrap();
-        let composition = Composition { packages: set.packages.clone(), selection: self.base.selection.clone() };
+        let composition = Composition::new(set.packages.clone(), self.base.selection.clone());
         let with = Compose { http: &self.http, work_dir: work.path(), limits: &self.limits };
         let base = compose(&composition, &set.urls, with).await?;
         let pack = |number| {
@@ -207,6 +208,36 @@ async fn the_tools_of_a_debug_image_are_a_layer_of_their_own() {
     let known = files.keys().filter_map(|path| path.strip_prefix("/busybox/")).filter(|name| *name != "busybox");
     let unknown: Vec<&str> = known.filter(|name| !real.lines().any(|applet| applet == *name)).collect();
     assert_eq!(unknown, [""; 0], "Debian's busybox can do each of them");
+}
+
+#[tokio::test]
+async fn what_is_put_onto_scratch_says_which_distribution_it_is_of() {
+    let debs = [
+        Deb::new("base-files", "13", "")
+            .file("./usr/lib/os-release", "ID=debian\n")
+            .link("./etc/os-release", "../usr/lib/os-release")
+            .file("./etc/debian_version", "13.2\n")
+            .file("./etc/host.conf", "no")
+            .script("postinst", "somebody else's"),
+        Deb::new("tzdata", "1", "")
+            .file("./usr/share/zoneinfo/UTC", "zone")
+            .file("./lib/tz", "old layout")
+            .link("./usr/share/doc/tzdata", "tzdata-common")
+            .file("./usr/share/doc/tzdata-common/copyright", "licence"),
+    ];
+    let mut bench = Bench::new(&["base-files", "tzdata"], &debs).await;
+    bench.base.selection.onto = Some(Onto::Scratch);
+    let files = bench.files().await;
+    let content = |path: &str| text(&files.get(path).unwrap_or_else(|| panic!("{path}")).2).to_owned();
+    assert_eq!(content("/etc/os-release"), "../usr/lib/os-release");
+    assert_eq!(
+        (content("/usr/lib/os-release"), content("/etc/debian_version")),
+        ("ID=debian\n".into(), "13.2\n".into())
+    );
+    assert!(!files.contains_key("/etc/host.conf") && !files.contains_key("/etc/passwd"));
+    assert_eq!(content("/usr/share/doc/tzdata"), "tzdata-common", "where its licence is");
+    let sums = content("/var/lib/dpkg/status.d/tzdata.md5sums");
+    assert!(sums.contains("  usr/lib/tz\n"), "where it is in the base: {sums}");
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use crate::{
     domain::{debug, image::ImageConfig, value::Digest},
 };
 
-use super::{release::Release, resolve::Chosen, version::Version};
+use super::{contents::RULES, release::Release, resolve::Chosen, version::Version};
 
 /// How many changed packages a message names.
 const NAMED: usize = 5;
@@ -153,10 +153,20 @@ impl fmt::Display for Package {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Composition {
+    /// By which version of the rules, of which other bytes come.
+    pub rules: u32,
     /// The packages, by name.
     pub packages: Vec<Package>,
     /// What of them is taken.
     pub selection: Selection,
+}
+
+impl Composition {
+    /// By the rules of today.
+    #[must_use]
+    pub fn new(packages: Vec<Package>, selection: Selection) -> Self {
+        Self { rules: RULES, packages, selection }
+    }
 }
 
 /// A base that is resolved.

@@ -16,7 +16,7 @@ use super::{
     accounts::{self, User},
     base::{Onto, Selection},
     certificates::{self, CertificateFile},
-    contents::{LINKS, PatternError, Rules, WITHOUT, merged},
+    contents::{BASE_FILES, IDENTITY, LINKS, PatternError, Rules, WITHOUT, is_documentation, merged},
     relation,
     scripts::{Action, RELEVANT, replacement},
     stanza::Stanza,
@@ -161,8 +161,10 @@ impl<S: Clone> Composer<S> {
 
     /// Begins a package: what comes next is of it.
     pub fn package(&mut self, name: &str, version: &Version, control: Control) {
-        for script in RELEVANT {
-            let Some(text) = control.scripts.get(script) else { continue };
+        // Of what else a system is made is for systems.
+        let is_whole = !(self.onto == Some(Onto::Scratch) && name == BASE_FILES);
+        for script in RELEVANT.iter().filter(|_| is_whole) {
+            let Some(text) = control.scripts.get(*script) else { continue };
             let digest = Digest::of(text);
             match replacement(digest, &self.architecture) {
                 Some(actions) => self
@@ -203,8 +205,16 @@ impl<S: Clone> Composer<S> {
         if let Some(name) = path.strip_prefix(CERTIFICATES).filter(|name| name.ends_with(b".crt")) {
             return Ok(Place::Certificate(String::from_utf8_lossy(name).into_owned()));
         }
+        if self.onto == Some(Onto::Scratch)
+            && self.packages.last().is_some_and(|package| package.name == BASE_FILES)
+            && !IDENTITY.iter().any(|file| file.as_bytes() == path)
+            && !path.ends_with(b"/copyright")
+        {
+            return Ok(Place::Nowhere);
+        }
         // Directories are a base's; what is put onto something else has those that its files need.
-        if !self.rules.keeps(&path) || path.starts_with(CERTIFICATES) || directory && self.onto.is_some() {
+        let is_kept = self.rules.keeps(&path) || !directory && is_documentation(&path);
+        if !is_kept || path.starts_with(CERTIFICATES) || directory && self.onto.is_some() {
             return Ok(Place::Nowhere);
         }
         if directory || !self.is_anothers(&safe)? { Ok(Place::At(safe)) } else { Ok(Place::Nowhere) }
@@ -338,19 +348,19 @@ impl<S: Clone> Composer<S> {
     fn records(&mut self, text: &impl Fn(Vec<u8>) -> S) -> Result<(), ComposeError> {
         for package in std::mem::take(&mut self.packages) {
             let name = format!("var/lib/dpkg/status.d/{}", package.name);
-            let kept = package.md5sums.lines().filter(|line| self.has(line)).map(|line| format!("{line}\n"));
-            let sums: String = kept.collect();
+            let sums: String = package.md5sums.lines().filter_map(|line| self.sum(line)).collect();
             self.made(&name, 0o644, format!("{}\n", package.control.trim_end()).into_bytes(), text)?;
             self.made(&format!("{name}.md5sums"), 0o644, sums.into_bytes(), text)?;
         }
         Ok(())
     }
 
-    /// Whether the file of a line of `md5sums` is in the base.
-    fn has(&self, line: &str) -> bool {
-        let path = line.split_once("  ").map_or("", |(_, path)| path);
+    /// A line of `md5sums` with the path that the file has in the base; none where it is not there.
+    fn sum(&self, line: &str) -> Option<String> {
+        let (sum, path) = line.split_once("  ")?;
         let path = merged(path.as_bytes()).unwrap_or_else(|| path.as_bytes().to_vec());
-        TreePath::new(path).is_ok_and(|path| self.tree.get(&path).is_some())
+        let text = String::from_utf8(path.clone()).ok()?;
+        self.tree.get(&TreePath::new(path).ok()?).map(|_| format!("{sum}  {text}\n"))
     }
 
     fn made(

@@ -58,6 +58,15 @@ pub const WITHOUT: &[&str] = &[
     "util-linux-extra",
 ];
 
+/// Goes up with every change of the rules, or of what is made in place of scripts, that changes a base's bytes.
+pub const RULES: u32 = 2;
+
+/// The package that says which distribution a base is of.
+pub const BASE_FILES: &str = "base-files";
+
+/// How scanners know the distribution. All that is put onto scratch of [`BASE_FILES`].
+pub const IDENTITY: [&str; 3] = ["etc/debian_version", "etc/os-release", "usr/lib/os-release"];
+
 /// What no base has of its packages. Licences (`/usr/share/doc/*/copyright`) stay.
 pub const LEFT_OUT: &[&str] = &[
     "etc/cron.*/**",
@@ -179,6 +188,12 @@ fn set(patterns: &[String]) -> Result<GlobSet, PatternError> {
         }
     }
     set.build().map_err(|error| PatternError { pattern: patterns.concat(), problem: error.to_string() })
+}
+
+/// Whether a package has its documentation at `path`, which does not begin with `/`: for a link, its licence is where that leads.
+#[must_use]
+pub fn is_documentation(path: &[u8]) -> bool {
+    path.strip_prefix(b"usr/share/doc/").is_some_and(|name| !name.is_empty() && !name.contains(&b'/'))
 }
 
 /// Where something of `/bin`, `/sbin` or `/lib` really is: below `/usr`, to which those are links (the merged-usr layout that all

@@ -65,13 +65,16 @@ impl Pass<'_> {
     }
 
     /// What would be built is what was built last: by a poll, or after a change of the spec that changes no image.
-    pub(super) fn nothing_new(&self, outline: &Outline) -> Decision {
+    pub(super) fn nothing_new(&self, outline: &Outline, newer: Option<String>) -> Decision {
         let mut status = Status { last_check_time: Some(Time(self.now)), progress: None, ..self.observed() };
         status.conditions.retain(|condition| condition.type_ != RECONCILING);
         if let Some(last) = &mut status.last_build {
             last.generation = self.generation;
         }
         self.saw_releases(&mut status);
+        if let Some(base) = &mut status.base {
+            base.newer = newer;
+        }
         let requeue = outline.can_change.then_some(outline.interval);
         let rest = Outcome { requeue, ..Outcome::deleting(self.leftovers()) };
         let ready = find(&self.status.conditions, READY);
@@ -245,7 +248,7 @@ impl Pass<'_> {
         progress: &Progress,
         stages: &Stages,
         published: &Published,
-        tags: &[Reference],
+        (tags, newer): (&[Reference], Option<String>),
     ) -> Decision {
         let mut status = self.observed();
         let set = self.facts.packages.as_ref().and_then(|set| set.as_deref().ok());
@@ -255,6 +258,7 @@ impl Pass<'_> {
         let image = image_status(plan, stages, below, published, tags);
         let debug = debug_status(plan, published, set);
         let image = ImageStatus { certificates: progress.certificates.clone(), debug, ..image };
+        base.newer = newer;
         base.share = base.size * 100 / image.size.max(1);
         let build = Build {
             succeeded: true,

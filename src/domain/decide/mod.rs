@@ -4,6 +4,7 @@
 mod certificates;
 mod finish;
 mod front;
+mod newer;
 mod packages;
 mod published;
 mod snapshots;
@@ -359,7 +360,10 @@ impl Pass<'_> {
                     return Ok(self.trouble(outline, progress, &trouble));
                 }
                 Ok(resolved) => match self.worth_building(&draft, resolved) {
-                    None => return Ok(self.nothing_new(outline)),
+                    None => {
+                        let newer = self.newer(self.last_base().as_ref())?;
+                        return Ok(self.nothing_new(outline, newer));
+                    }
                     Some(progress) => progress,
                 },
             }
@@ -454,7 +458,10 @@ impl Pass<'_> {
         }
         match &self.facts.published {
             None => Err(vec![Question::Publish(Box::new(stages.publication(plan, &progress, tags, certificates)))]),
-            Some(Ok(published)) => Ok(self.succeeded(plan, &progress, &stages, published, &tags)),
+            Some(Ok(published)) => {
+                let newer = self.newer(plan.base.as_ref())?;
+                Ok(self.succeeded(plan, &progress, &stages, published, (&tags, newer)))
+            }
             Some(Err(trouble)) => Ok(self.trouble_amid(outline, progress, &stages, trouble)),
         }
     }

@@ -173,7 +173,13 @@ impl World {
         match question {
             Question::Revision => facts.revision = Some(self.revision.clone()),
             Question::CredentialHost => facts.credential_host = Some(Ok(None)),
-            Question::Image(reference) => drop(facts.images.insert(reference, self.images.clone())),
+            Question::Image(reference) => {
+                let pinned = |image: ResolvedImage| match reference.digest() {
+                    Some(digest) => ResolvedImage { digest, manifest_digest: digest, ..image },
+                    None => image,
+                };
+                facts.images.insert(reference.clone(), self.images.clone().map(pinned));
+            }
             Question::Packages { .. } => facts.packages = Some(self.packages.clone()),
             Question::Certificates => facts.certificates = Some(self.certificates.clone()),
             Question::Files { .. } => {
@@ -412,6 +418,35 @@ fn what_a_poll_finds_is_the_reason_of_the_build() {
     world.images.as_mut().unwrap().manifest_digest = Digest::of(b"newer");
     assert_eq!(world.pass().start.len(), 1);
     assert_eq!(world.status().progress.as_ref().unwrap().reason, BuildReason::BuilderChanged);
+}
+
+#[test]
+fn what_is_newer_than_a_pinned_base_is_told_and_not_built() {
+    let base = format!("registry.example.com/base:1@{}", Digest::of(b"index"));
+    let image = json!({
+        "base": {"image": {"reference": base}},
+        "copy": [{"from": "build", "source": "/workspace/app", "destination": "/app"}]
+    });
+    let mut world = World::new().with_spec("/image", image);
+    world.pass();
+    world.set_job(done());
+    world.pass();
+    let newer = |world: &World| world.status().base.as_ref().unwrap().newer.clone();
+    assert_eq!((world.ready().1.as_str(), newer(&world)), ("Succeeded", None));
+    // Of the builder, which is named by tag, it must not be seen here.
+    world.change_spec("/stages/0/image", json!(format!("golang:1.26@{}", Digest::of(b"builder"))));
+    world.pass();
+    world.set_job(done());
+    world.pass();
+    world.images.as_mut().unwrap().digest = Digest::of(b"newer");
+    world.now += 3600;
+    let outcome = world.pass();
+    assert_eq!(newer(&world), Some(Digest::of(b"newer").to_string()));
+    assert!(outcome.start.is_empty() && world.ready().0 == "True");
+    world.images.as_mut().unwrap().digest = Digest::of(b"index");
+    world.now += 3600;
+    world.pass();
+    assert_eq!(newer(&world), None, "somebody moved it back");
 }
 
 #[test]

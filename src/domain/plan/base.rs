@@ -8,7 +8,7 @@ use crate::{
         debian::{
             base::{Archive, Onto, PackagesBase, Selection},
             compose::without,
-            contents::Rules,
+            contents::{BASE_FILES, Rules},
             runtimes::{self, DEFAULT_SUITE, Kind},
             signature::Keyring,
         },
@@ -25,8 +25,6 @@ use super::Problems;
 const FIELD: &str = "image.base.packages";
 const MIRROR: &str = "http://deb.debian.org/debian";
 const SNAPSHOTS: &str = "https://snapshot.debian.org/archive/debian";
-/// What every base of packages has: what tells people and scanners which distribution it is, and the common licences.
-const ALWAYS: &str = "base-files";
 
 /// What an image starts from; neither is scratch.
 #[derive(Debug, Default)]
@@ -98,7 +96,9 @@ fn included(
     problems: &mut Problems,
 ) -> Option<PackagesBase> {
     let certificates = install.iter().any(|name| name == "ca-certificates");
-    let spec = PackagesSpec { install, exclude: vec![ALWAYS.to_owned()], ..PackagesSpec::default() };
+    // An image says itself which distribution it is.
+    let without = (image.is_some() || install.is_empty()).then(|| BASE_FILES.to_owned());
+    let spec = PackagesSpec { install, exclude: without.into_iter().collect(), ..PackagesSpec::default() };
     let base = packages(None, &spec, for_whom, problems)?;
     let env = certificates.then(bundle_variable).into_iter().collect();
     Some(PackagesBase {
@@ -131,8 +131,8 @@ fn packages(
     };
     let names = runtime.iter().flat_map(|runtime| runtime.install.clone());
     let mut install: Vec<String> = names.chain(spec.install.iter().cloned()).collect();
-    if !spec.exclude.iter().any(|name| name == ALWAYS) {
-        install.push(ALWAYS.to_owned());
+    if !spec.exclude.iter().any(|name| name == BASE_FILES) {
+        install.push(BASE_FILES.to_owned());
     }
     if debug {
         if install.iter().chain(&spec.exclude).any(|name| is_of(name, debug::PACKAGE)) {
@@ -284,7 +284,7 @@ mod tests {
         assert!(!scratch.has_base());
         assert_eq!(
             (packages.install, packages.name),
-            (vec!["ca-certificates".into(), "tzdata".into()], "scratch".into())
+            (vec!["base-files".into(), "ca-certificates".into(), "tzdata".into()], "scratch".into())
         );
         assert_eq!(packages.selection.onto, Some(Onto::Scratch));
         assert_eq!(scratch.included, Some(Included { user: true, tmp: true, certificates: false }));

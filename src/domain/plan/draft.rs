@@ -70,6 +70,8 @@ impl Front {
                 let mut plan = Plan { outline, stages, skipped, base, packages, layers, image, warnings: Vec::new() };
                 let moves = plan.packages.as_ref().is_some_and(|packages| !packages.frozen);
                 plan.outline.can_change |= moves || plan.images().iter().any(|image| image.digest().is_none());
+                // Of a base that is pinned by digest it is looked whether its tag has moved.
+                plan.outline.can_change |= plan.base.as_ref().is_some_and(|base| base.tag().is_some());
                 Draft::Complete(Box::new(plan))
             }
             // Which images a Dockerfile names is not known yet; a look that finds nothing new costs little.

@@ -395,7 +395,7 @@ impl Plan {
     #[must_use]
     pub fn with_packages(mut self, set: &PackageSet) -> Self {
         let Some(base) = &self.packages else { return self };
-        let composition = Composition { packages: set.packages.clone(), selection: base.selection.clone() };
+        let composition = Composition::new(set.packages.clone(), base.selection.clone());
         let stage = StagePlan {
             packages: Some((composition, set.urls.clone())),
             outputs: base.selection.layers().iter().map(|_| Output::changes()).collect(),
