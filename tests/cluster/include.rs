@@ -109,7 +109,7 @@ async fn a_debug_image_has_a_shell_under_a_tag_of_its_own() {
     );
     let repository = world.repository("debug");
     let spec = json!({
-        "dockerfile": {"inline": dockerfile}, "image": {"debug": true},
+        "dockerfile": {"inline": dockerfile}, "podSecurity": "Restricted", "image": {"debug": true},
         // The image itself has no shell.
         "preflight": "Off",
         "destination": {"repository": repository, "tags": ["v1"]}
