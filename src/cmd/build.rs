@@ -271,15 +271,13 @@ pub(super) async fn assemble(
     let packages = artifacts.get(BASE_STAGE).and_then(|artifact| artifact.layers.first()).filter(|_| plan.composed());
     let below = world.files_below(plan, base.as_ref(), packages).await?;
     let (layers, reports) = layers(world, plan, artifacts, &below)?;
-    let image = image::assemble(base.as_ref(), &layers, &plan.image, &world.outline.platform)?;
+    let (base, platform) = (base.as_ref(), &world.outline.platform);
+    let image = image::assemble(base, &layers, &plan.image, platform)?;
     let debug = match plan.debug() {
         Some(from) => {
-            let layer = artifacts.get(from.stage.as_str()).and_then(|artifact| artifact.layers.get(from.output));
-            let layer =
-                SourcedLayer { layer: layer.context("an artifact lacks a layer")?.clone(), from: debug::ORIGIN.into() };
-            let all = [layers.clone(), vec![layer.clone()]].concat();
-            let config = debug::config(&image, &plan.image);
-            Some((image::assemble(base.as_ref(), &all, &config, &world.outline.platform)?, layer))
+            let tools = artifacts.get(from.stage.as_str()).and_then(|artifact| artifact.layers.get(from.output));
+            let tools = debug::tools(tools.context("an artifact lacks a layer")?.clone());
+            Some((debug::image(base, (&image, &layers), &tools, &plan.image, platform)?, tools))
         }
         None => None,
     };

@@ -1,8 +1,9 @@
 //! The debug image: an image with a shell and tools on top, under tags of its own, to look around where the image has none.
 
 use super::{
-    image::{Image, ImageConfig, RuntimeConfig, USUAL_PATH},
-    value::{ParseReferenceError, Reference},
+    artifact::Layer,
+    image::{AssembleError, BaseImage, Image, ImageConfig, RuntimeConfig, SourcedLayer, USUAL_PATH, assemble},
+    value::{ParseReferenceError, Platform, Reference},
 };
 
 /// The package that has the program.
@@ -10,7 +11,7 @@ pub const PACKAGE: &str = "busybox-static";
 /// Where that has it, and where it gets.
 pub const PROGRAM: (&str, &str) = ("usr/bin/busybox", "busybox/busybox");
 /// What a layer of it is said to come from.
-pub const ORIGIN: &str = "debug";
+const ORIGIN: &str = "debug";
 /// Where the tools are, at the end of PATH: the image's own come first.
 const DIRECTORY: &str = "/busybox";
 const SUFFIX: &str = "-debug";
@@ -46,9 +47,29 @@ pub fn clash(tags: &[String]) -> Option<(usize, &String)> {
     tags.iter().enumerate().find(|(_, tag)| tag.strip_suffix(SUFFIX).is_some_and(|of| tags.iter().any(|tag| tag == of)))
 }
 
-/// What the config of the debug image of `image` says, which is made by `config`.
+/// Puts `tools` onto the finished `image`, which was made of `base`, `layers` and `config`.
+///
+/// # Errors
+/// As for [`assemble`].
+pub fn image(
+    base: Option<&BaseImage>,
+    (image, layers): (&Image, &[SourcedLayer]),
+    tools: &SourcedLayer,
+    config: &ImageConfig,
+    platform: &Platform,
+) -> Result<Image, AssembleError> {
+    let layers = [layers, std::slice::from_ref(tools)].concat();
+    assemble(base, &layers, &with_tools(image, config), platform)
+}
+
+/// What the layer of the tools is, for [`image`].
 #[must_use]
-pub fn config(image: &Image, config: &ImageConfig) -> ImageConfig {
+pub fn tools(layer: Layer) -> SourcedLayer {
+    SourcedLayer { layer, from: ORIGIN.to_owned() }
+}
+
+/// `config` with the tools on the PATH that `image` has by it.
+fn with_tools(image: &Image, config: &ImageConfig) -> ImageConfig {
     let RuntimeConfig { env, .. } = RuntimeConfig::parse(&image.config);
     let path = env.iter().rev().find(|(name, _)| name == "PATH").map_or(USUAL_PATH, |(_, path)| path.as_str());
     let own = config.env.iter().filter(|(name, _)| name != "PATH").cloned();
@@ -61,13 +82,11 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::domain::{image::assemble, value::Platform};
-
     fn variables(own: &[(&str, &str)]) -> Vec<(String, String)> {
         let env = own.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let image = ImageConfig { env, ..ImageConfig::default() };
         let assembled = assemble(None, &[], &image, &Platform::linux("amd64")).unwrap();
-        config(&assembled, &image).env
+        with_tools(&assembled, &image).env
     }
 
     #[test]

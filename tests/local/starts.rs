@@ -1,5 +1,12 @@
 //! An image that could not start is not made, unless that is asked for; the layers of its base are read once.
 
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use minimalimage::domain::preflight::LayerIndex;
+
 use crate::{
     distribution::Distribution,
     support::{Machine, users},
@@ -14,6 +21,12 @@ fn script_on(machine: &Machine, base: &str, text: &str) {
     ));
 }
 
+/// The store's blobs that are indexes of layers.
+fn indexes(store: &Path) -> Vec<PathBuf> {
+    let blobs = fs::read_dir(store.join("blobs")).unwrap().map(|entry| entry.unwrap().path());
+    blobs.filter(|path| LayerIndex::parse(&fs::read(path).unwrap()).is_some()).collect()
+}
+
 #[tokio::test]
 async fn a_script_without_its_interpreter_is_refused_before_anything_is_written() {
     let machine = Machine::new(users()[0]).await;
@@ -23,6 +36,18 @@ async fn a_script_without_its_interpreter_is_refused_before_anything_is_written(
     assert!(refusal.contains(expected) && refusal.contains("--preflight warn"), "{refusal}");
     assert!(!machine.path("work/layout").exists());
     assert!(!String::from_utf8(machine.run(&["images"]).stdout).unwrap().contains("/app"));
+
+    // What was noted of the layer's files is broken, then lost: the layer itself tells the same.
+    let noted = indexes(&machine.store());
+    assert!(!noted.is_empty());
+    for path in &noted {
+        fs::write(path, "other").unwrap();
+    }
+    assert!(machine.refusal(&[]).contains(expected));
+    for path in &noted {
+        fs::remove_file(path).unwrap();
+    }
+    assert!(machine.refusal(&[]).contains(expected));
 
     let warned = machine.run(&["build", ".", "--quiet", "--preflight", "Warn"]);
     let said = String::from_utf8(warned.stderr).unwrap();

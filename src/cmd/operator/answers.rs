@@ -35,7 +35,7 @@ use crate::{
     },
 };
 
-use super::{packages::Resolved, preflight::Indexes, shared::Composing};
+use super::{packages::Resolved, preflight::Indexes, shared::Composing, turns::Turns};
 
 /// Texts of a source's files; none where there is no such file.
 pub(super) type Texts = BTreeMap<String, Option<String>>;
@@ -77,7 +77,7 @@ pub(super) struct World {
     /// Indexes of bases' layers.
     pub indexes: Indexes,
     /// Images whose layers are being looked at at the same time.
-    pub preflights: Semaphore,
+    pub preflights: Turns,
     /// Snapshots that are being put together at the same time.
     pub keepers: Semaphore,
     /// What was kept, by the UID of its resource and its artifact.

@@ -12,6 +12,7 @@ mod reconcile;
 mod setup;
 mod shared;
 mod snapshots;
+mod turns;
 
 use std::{sync::Arc, time::Duration};
 

@@ -82,7 +82,7 @@ impl Answers<'_> {
         if publication.preflight == Preflight::Off {
             return nothing(None);
         }
-        let _permit = self.world.preflights.acquire().await;
+        let _turn = self.world.preflights.wait(&self.id.namespace).await;
         let (below, own) = places(clients, publication, made);
         let read = async {
             let base = self.with_layers(FileIndex::default(), below).await?;
@@ -137,7 +137,7 @@ impl Answers<'_> {
             _ => None,
         };
         let places = below.chain(packages).map(|place| (place, Origin::Base)).collect();
-        let _permit = self.world.preflights.acquire().await;
+        let _turn = self.world.preflights.wait(&self.id.namespace).await;
         match tokio::time::timeout(LONGEST, self.with_layers(files, places)).await {
             Ok(Ok(files)) => Ok(files),
             Ok(Err(Unread::Trouble(trouble))) => Err(trouble),

@@ -13,7 +13,7 @@ use crate::{
         debug,
         decide::{Publication, PublicationLayer, Published, Trouble},
         files_layer,
-        image::{self, BaseImage, Image, ImageConfig, SourcedLayer},
+        image::{self, AssembleError, BaseImage, Image, SourcedLayer},
         include, media_type,
         preflight::FileIndex,
         value::{Descriptor, Reference, Repository},
@@ -72,18 +72,14 @@ impl Answers<'_> {
         let below = self.files_below(clients, publication, base.as_ref()).await?;
         let (layers, files) = own_layers(publication, &below)?;
         let sourced: Vec<SourcedLayer> = layers.iter().map(|(layer, _)| layer.clone()).collect();
-        let put = |layers: &[SourcedLayer], config: &ImageConfig| {
-            let image = image::assemble(base.as_ref(), layers, config, &publication.platform);
-            image.map_err(|error| Trouble { reason: Reason::RegistryInvalid, message: error.to_string() })
-        };
-        let image = put(&sourced, &publication.image)?;
-        let debug = match &publication.debug {
-            Some(layer) => {
-                let all = [sourced, vec![layer.clone()]].concat();
-                Some((put(&all, &debug::config(&image, &publication.image))?, layer.clone()))
-            }
-            None => None,
-        };
+        let invalid = |error: AssembleError| Trouble { reason: Reason::RegistryInvalid, message: error.to_string() };
+        let (base, config, platform) = (base.as_ref(), &publication.image, &publication.platform);
+        let image = image::assemble(base, &sourced, config, platform).map_err(invalid)?;
+        let debug = publication.debug.as_ref().map(|tools| {
+            let debug = debug::image(base, (&image, &sourced), tools, config, platform)?;
+            Ok((debug, tools.clone()))
+        });
+        let debug = debug.transpose().map_err(invalid)?;
         Ok(Made { image, layers, files, debug })
     }
 

@@ -34,6 +34,7 @@ use super::{
     preflight::Indexes,
     reconcile::Operator,
     shared::Composing,
+    turns::Turns,
 };
 
 /// The Secret that holds the key which vouches for artifacts.
@@ -91,7 +92,7 @@ pub(super) async fn operator(
         configs: Memo::default(),
         readers: Semaphore::new(SOURCE_READERS),
         indexes: Indexes::default(),
-        preflights: Semaphore::new(PREFLIGHTS),
+        preflights: Turns::new(PREFLIGHTS),
         keepers: Semaphore::new(KEEPERS),
         kept: Memo::default(),
         adopted: Memo::default(),

@@ -393,10 +393,7 @@ impl Stages {
             base: plan.base.as_ref().and_then(|base| Some((base.clone(), pinned_digest(progress, base)?))),
             layers: layers.collect(),
             composed: plan.composed(),
-            debug: plan
-                .debug()
-                .and_then(|from| self.layer(&from))
-                .map(|layer| SourcedLayer { layer, from: debug::ORIGIN.into() }),
+            debug: plan.debug().and_then(|from| self.layer(&from)).map(debug::tools),
             certificates,
             has_base: plan.has_base(),
             base_name: plan.base_name(),
