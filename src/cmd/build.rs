@@ -88,6 +88,8 @@ pub(super) fn world(mut args: BuildArgs, secrets: bool) -> anyhow::Result<(Arc<W
     if let Some(preflight) = args.preflight {
         spec.preflight = preflight;
     }
+    // It is made for its registry alone.
+    spec.image.debug &= args.push;
     let nowhere = args.input.dockerfile.is_some() && args.input.tag.is_empty();
     anyhow::ensure!(!(args.push && nowhere), "--push needs --tag REGISTRY/NAME:TAG, which says where to");
     let hidden = context.is_some() && spec.source.as_ref().is_some_and(|source| source.inline.is_some());

@@ -8,6 +8,8 @@ use super::{
 
 /// The package that has the program.
 pub const PACKAGE: &str = "busybox-static";
+/// Those that cannot be beside it.
+pub const RIVALS: [&str; 2] = [PACKAGE, "busybox"];
 /// Where that has it, and where it gets.
 pub const PROGRAM: (&str, &str) = ("usr/bin/busybox", "busybox/busybox");
 /// What a layer of it is said to come from.
@@ -41,10 +43,12 @@ pub fn tag(tag: &Reference) -> Result<Reference, ParseReferenceError> {
     tag.repository().tagged(&format!("{}{SUFFIX}", tag.tag().unwrap_or_default()))
 }
 
-/// The tag of `tags` that the debug image of another would take.
-#[must_use]
-pub fn clash(tags: &[String]) -> Option<(usize, &String)> {
-    tags.iter().enumerate().find(|(_, tag)| tag.strip_suffix(SUFFIX).is_some_and(|of| tags.iter().any(|tag| tag == of)))
+/// The first of `tags` that is what the debug image of another gets, by its index, and what is wrong with it.
+pub fn clash<'a>(tags: impl Iterator<Item = &'a str>) -> Option<(usize, String)> {
+    let tags: Vec<&str> = tags.collect();
+    let is_anothers = |tag: &str| tag.strip_suffix(SUFFIX).is_some_and(|of| tags.contains(&of));
+    let (index, tag) = tags.iter().enumerate().find(|(_, tag)| is_anothers(tag))?;
+    Some((index, format!("{tag} is what the debug image of another tag gets: leave it out, or image.debug")))
 }
 
 /// Puts `tools` onto the finished `image`, which was made of `base`, `layers` and `config`.
@@ -104,9 +108,9 @@ mod tests {
         let reference = |tag: &str| format!("registry.example.com/app:{tag}").parse::<Reference>().unwrap();
         assert_eq!(tag(&reference("v1")).unwrap(), reference("v1-debug"));
         assert!(tag(&reference(&"v".repeat(123))).is_err(), "128 characters are the most");
-        let tags = ["v1", "v1-debug", "x-debug"].map(str::to_owned);
-        assert_eq!(clash(&tags), Some((1, &tags[1])));
-        assert_eq!(clash(&tags[1..]), None);
+        let (index, message) = clash(["v1", "v1-debug", "x-debug"].into_iter()).unwrap();
+        assert_eq!((index, message.split(' ').next()), (1, Some("v1-debug")));
+        assert_eq!(clash(["v1-debug", "x-debug"].into_iter()), None);
     }
 
     #[test]

@@ -174,20 +174,20 @@ impl<'a> Report<'a> {
         Self { question, looks, findings: Findings::default(), seen: BTreeSet::new() }
     }
 
-    /// The same question with nothing found yet.
-    fn anew(&self) -> Self {
-        Self::new(self.question, self.looks)
-    }
-
     /// Refuses only what does not start with CAP_DAC_OVERRIDE either, of which `capable` tells. Whether a user has it is the
     /// Pod's choice, which an image does not know.
-    fn unless_capable(&mut self, capable: Self) {
+    fn unless_capable(&mut self, capable: Report<'_>) {
         if capable.findings.is_refused() {
-            *self = capable;
-        } else {
-            self.findings.list.iter_mut().for_each(|finding| finding.severity = Severity::Warning);
-            self.seen.extend(capable.seen);
+            (self.findings, self.seen) = (capable.findings, capable.seen);
+            return;
         }
+        self.findings.list.iter_mut().for_each(|finding| finding.severity = Severity::Warning);
+        for finding in capable.findings.list {
+            if !self.findings.list.contains(&finding) {
+                self.findings.list.push(finding);
+            }
+        }
+        self.seen.extend(capable.seen);
     }
 
     fn add(&mut self, severity: Severity, file: &str, problem: Problem) {

@@ -133,8 +133,21 @@ async fn a_debug_image_has_a_shell_under_a_tag_of_its_own() {
         "apiVersion": "minimalimage.dev/v1alpha1", "kind": "MinimalImage", "metadata": {"name": "debug"}, "spec": spec
     });
     fs::write(&file, manifest.to_string()).unwrap();
-    assert_eq!(here.build(&file, &[Path::new("--metadata-file"), &told]), image.digest, "without a cluster");
+    let arguments = [Path::new("--push"), Path::new("--metadata-file"), &told];
+    assert_eq!(here.build(&file, &arguments), image.digest, "without a cluster");
     let told: Value = serde_json::from_str(&fs::read_to_string(told).unwrap()).unwrap();
     assert_eq!(told["debug"], debug.reference);
     assert_eq!(told["debugTags"], json!([format!("{repository}:v1-debug")]));
+
+    // On a base image, from here: the layers below the tools are those that were just pushed.
+    let elsewhere = world.repository("here");
+    let base = format!("{}/bases/base:1", setting("MINIMALIMAGE_REGISTRY2"));
+    let mut manifest = manifest;
+    manifest["spec"] = json!({
+        "image": {"base": {"image": {"reference": base}}, "debug": true, "command": ["sh", "-c", "cat /x"], "files": [{"path": "/x", "content": "here"}]},
+        "preflight": "Off", "destination": {"repository": elsewhere, "tags": ["v1"]}
+    });
+    fs::write(&file, manifest.to_string()).unwrap();
+    here.build(&file, &[Path::new("--push")]);
+    assert_eq!(world.run("from-here", &format!("{elsewhere}:v1-debug")).await, "here");
 }

@@ -142,7 +142,7 @@ async fn packages_are_unpacked_or_refused() {
     let bench = Bench::new(&["app"], std::slice::from_ref(&whole)).await;
     let set = bench.resolve().await.unwrap();
     let place = bench.archive.root.join(whole.path());
-    let mut runner = TestRunner::new(cases(1));
+    let mut runner = TestRunner::deterministic();
     let (mut refused, mut made) = (0, 0);
     for _ in 0..400 {
         let damages = damages().new_tree(&mut runner).unwrap().current();

@@ -63,7 +63,8 @@ pub const FLUX_REQUESTED_AT: &str = "reconcile.fluxcd.io/requestedAt";
 #[x_kube(validation = Rule::new("!has(self.stages) || !self.stages.exists(s, s.name == 'source')").message("the stage name `source` is reserved for the source itself; choose another"), validation = Rule::new("!(has(self.stages) && has(self.dockerfile))").message("give either stages or dockerfile, not both"), validation = Rule::new("has(self.dockerfile) || has(self.image.copy) || has(self.image.files) || has(self.image.include) || has(self.image.base.image) || has(self.image.base.packages) || has(self.image.base.runtime)").message("image: give copy, files, include or a base; without any of them it would be empty"), validation = Rule::new("!has(self.dockerfile) || !(has(self.image.copy) || has(self.image.include) || has(self.image.certificates) || has(self.image.base.image) || has(self.image.base.scratch) || has(self.image.base.packages) || has(self.image.base.runtime) || has(self.image.command) || has(self.image.args) || has(self.image.env) || has(self.image.workingDir) || has(self.image.user) || has(self.image.ports) || has(self.image.volumes) || has(self.image.stopSignal))").message("with dockerfile only labels, annotations, files and debug of image can be given; the rest comes from the Dockerfile"))]
 pub struct MinimalImageSpec {
     /// How often a branch, a tag and the tags of builder and base images are looked at for something newer, with some
-    /// jitter. Sources and images that are pinned by commit or digest are never polled. Default: 10m. Example: 1h.
+    /// jitter. Sources and images that are pinned by commit or digest are never polled, but for the tag of a base given as TAG@DIGEST.
+    /// Default: 10m. Example: 1h.
     #[serde(default = "default_interval")]
     #[schemars(schema_with = "duration_schema")]
     pub interval: String,

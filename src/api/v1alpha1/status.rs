@@ -197,8 +197,8 @@ pub struct BaseStatus {
     /// When it was made: by its own config; of packages, when the newest of their suites was made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub creation_time: Option<String>,
-    /// What the tag points to now, where `spec.image.base.image` is given as TAG@DIGEST and that is another image: looked at at
-    /// every interval. Bases by tag and of packages are built anew instead.
+    /// What the tag points to now, where the base is given as TAG@DIGEST and that is another image: looked at at every interval.
+    /// Bases by tag and of packages are built anew instead.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub newer: Option<String>,
     /// The distribution that its packages are of, with its version; of an image what its os-release says. Absent where nothing

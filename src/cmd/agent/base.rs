@@ -1,4 +1,4 @@
-//! The stage that puts a base together of packages: no build container, one layer, and one for the debug image.
+//! The stage that puts a base together of packages: no build container, one layer.
 
 use std::{fs, path::Path, sync::Arc, time::Instant};
 
@@ -16,7 +16,7 @@ use crate::{
         chain,
         debian::{self, BaseError},
         net::Http,
-        pack::{PackError, Packed},
+        pack::PackError,
     },
 };
 
@@ -32,28 +32,15 @@ pub(super) async fn make<B: Backend>(
     let base = Arc::new(backend.compose(composition, &task.package_urls, work).await?);
     message.timings.fetch = milliseconds(start.elapsed());
     let start = Instant::now();
-    let mut layers = Vec::new();
-    for layer in 0..base.layers() {
-        layers.push(pack(backend, &base, layer, settings.threads).await?);
-    }
-    message.artifact = Some(commit(backend, layers).await?);
-    message.timings.pack = milliseconds(start.elapsed());
-    Ok(())
-}
-
-async fn pack<B: Backend>(
-    backend: &B,
-    base: &Arc<debian::Base>,
-    layer: usize,
-    threads: usize,
-) -> Result<Packed, AgentFailure> {
-    let mut attempt = 1;
-    loop {
-        let base = Arc::clone(base);
-        let ((), packed) = upload(backend, (), move |(), queue| base.pack(layer, threads, queue)).await?;
+    for attempt in 1.. {
+        let (base, threads) = (Arc::clone(&base), settings.threads);
+        let ((), packed) = upload(backend, (), move |(), queue| base.pack(threads, queue)).await?;
         match packed {
-            Ok(packed) => return Ok(packed),
-            Err(TransferError::Upload(UploadError::Lost(_))) if attempt < TRIES => attempt += 1,
+            Ok(packed) => {
+                message.artifact = Some(commit(backend, vec![packed]).await?);
+                break;
+            }
+            Err(TransferError::Upload(UploadError::Lost(_))) if attempt < TRIES => {}
             Err(TransferError::Upload(UploadError::Lost(failure) | UploadError::Final(failure))) => {
                 return Err(failure);
             }
@@ -63,6 +50,8 @@ async fn pack<B: Backend>(
             Err(TransferError::Pack(error)) => return Err(internal("failed to pack the base", &error)),
         }
     }
+    message.timings.pack = milliseconds(start.elapsed());
+    Ok(())
 }
 
 /// Puts a base together, failures as an agent tells them.

@@ -38,17 +38,17 @@ impl World {
         let set = match resolve(base, environment).await {
             Ok(set) => set,
             Err(error @ BaseError::Fetch { .. }) => {
-                let Some((_, set)) = known else { return Err(error).context("spec.image.base") };
+                let Some((_, set)) = known else { return Err(error).context(base.field()) };
                 self.progress.warn(&format!("{:#}: the packages are taken as they were", anyhow::Error::from(error)));
                 return Ok(set);
             }
-            Err(error) => return Err(error).context("spec.image.base"),
+            Err(error) => return Err(error).context(base.field()),
         };
         let seen = known.iter().flat_map(|(_, set)| &set.releases);
         let seen: BTreeMap<_, _> = seen.map(|release| (release.suite.as_str(), release.date)).collect();
         if let Some((release, seen)) = set.held_back(&seen) {
             let (suite, date) = (release.suite.clone(), release.date);
-            return Err(BaseError::Older { suite, date, seen }).context("spec.image.base");
+            return Err(BaseError::Older { suite, date, seen }).context(base.field());
         }
         self.store.put_packages(&name, &(self.now.as_second(), set.clone()))?;
         Ok(set)

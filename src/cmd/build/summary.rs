@@ -136,9 +136,7 @@ impl Summary {
 
     /// What the image is called, and where.
     fn names(&self, pushed: bool) -> String {
-        // The debug image is made for its registry alone.
-        let debug = self.debug_tags.iter().filter(|_| pushed);
-        let tags: Vec<&str> = self.tags.iter().chain(debug).map(String::as_str).collect();
+        let tags: Vec<&str> = self.tags.iter().chain(&self.debug_tags).map(String::as_str).collect();
         let tags = if tags.is_empty() { "no tag".to_owned() } else { tags.join(", ") };
         if pushed { format!("pushed: {tags}\n") } else { format!("tags: {tags}\n") }
     }

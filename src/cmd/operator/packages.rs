@@ -55,7 +55,7 @@ impl Answers<'_> {
             return self.not_older(base, known.set);
         }
         let environment = Environment { http: &self.world.http, indexes: Path::new(INDEXES), now: Timestamp::now() };
-        let set = Arc::new(resolve(base, environment).await.map_err(|error| trouble(&error))?);
+        let set = Arc::new(resolve(base, environment).await.map_err(|error| trouble(base, &error))?);
         self.world.packages.put(name, Resolved { at: Instant::now(), set: Arc::clone(&set) });
         self.not_older(base, set)
     }
@@ -67,7 +67,7 @@ impl Answers<'_> {
         let seen: BTreeMap<&str, Timestamp> = seen.map(|release| (release.suite.as_str(), release.time.0)).collect();
         match set.held_back(&seen) {
             Some((release, seen)) if !base.frozen => {
-                Err(trouble(&BaseError::Older { suite: release.suite.clone(), date: release.date, seen }))
+                Err(trouble(base, &BaseError::Older { suite: release.suite.clone(), date: release.date, seen }))
             }
             _ => Ok(set),
         }
@@ -81,6 +81,6 @@ impl Resolved {
     }
 }
 
-fn trouble(error: &BaseError) -> Trouble {
-    Trouble { reason: error.reason(), message: format!("spec.image.base: {}", chain(error)) }
+fn trouble(base: &PackagesBase, error: &BaseError) -> Trouble {
+    Trouble { reason: error.reason(), message: format!("{}: {}", base.field(), chain(error)) }
 }

@@ -17,7 +17,7 @@ use crate::{
         artifact::{Artifact, ArtifactConfig, Layer, manifest},
         decide::{Slot, Trouble},
         media_type,
-        plan::{BASE_STAGE, Draft},
+        plan::{BASE_STAGE, DEBUG_STAGE, Draft},
         recipe::Key,
         value::Repository,
     },
@@ -60,8 +60,7 @@ impl Answers<'_> {
         let believed = self.circle();
         let has = |image: &MinimalImage| {
             (believed.is_none() || image.metadata.namespace == believed)
-                && base_of(image)
-                    .is_some_and(|stage| stage.key.as_ref() == Some(&key) && stage.artifact_digest.is_some())
+                && base_of(image, &key).is_some_and(|stage| stage.artifact_digest.is_some())
         };
         let images = self.world.images.state();
         let drafts = images.iter().filter(|image| has(image)).filter_map(|image| Draft::new(&image.spec).ok());
@@ -114,12 +113,13 @@ fn is_composing(images: &Store<MinimalImage>, id: &ImageId, key: &Key) -> bool {
     let image = images.get(&ObjectRef::new(&id.name).within(&id.namespace));
     image.is_some_and(|image| {
         let under_way = [StageState::Waiting, StageState::Running];
-        base_of(&image).is_some_and(|stage| {
-            stage.key == Some(key.to_string()) && under_way.contains(&stage.state) && stage.artifact_digest.is_none()
-        })
+        base_of(&image, &key.to_string())
+            .is_some_and(|stage| under_way.contains(&stage.state) && stage.artifact_digest.is_none())
     })
 }
 
-fn base_of(image: &MinimalImage) -> Option<&StageStatus> {
-    image.status.as_ref()?.stages.iter().find(|stage| stage.name == BASE_STAGE)
+/// The stage of packages that has the key.
+fn base_of<'a>(image: &'a MinimalImage, key: &str) -> Option<&'a StageStatus> {
+    let mut stages = image.status.as_ref()?.stages.iter();
+    stages.find(|stage| [BASE_STAGE, DEBUG_STAGE].contains(&stage.name.as_str()) && stage.key.as_deref() == Some(key))
 }

@@ -1,5 +1,5 @@
 //! Turns for work that takes memory and may wait for others' servers: so many at the same time, and one of them for each namespace,
-//! so that the slow registry of one namespace keeps only its own images waiting.
+//! so that the slow registry of one namespace does not keep all others waiting.
 
 use std::{
     collections::BTreeMap,

@@ -37,43 +37,57 @@ pub struct PackagesBase {
     pub without: BTreeSet<String>,
     /// What of them gets into the base.
     pub selection: Selection,
+    /// Whether [`debug::PACKAGE`] is among the packages for the debug image, and nothing of it for the image.
+    pub debug: bool,
     /// What its config says, below what the spec says.
     pub config: ImageConfig,
 }
 
-impl Selection {
-    /// What is taken for each of the layers, the base's first.
-    #[must_use]
-    pub fn layers(&self) -> Vec<Self> {
-        let base = Self { debug: false, ..self.clone() };
-        let program = vec![format!("/{}", debug::PROGRAM.0)];
-        let (drop, scripts) = (vec!["/**".to_owned()], self.scripts);
-        let debug = Self { keep: program, drop, scripts, onto: Some(Onto::Debug), debug: false };
-        [Some(base), self.debug.then_some(debug)].into_iter().flatten().collect()
-    }
-
-    /// In which of [`Selection::layers`] a package's files are.
-    #[must_use]
-    pub fn layer_of(&self, package: &str) -> usize {
-        usize::from(self.is_debug(package))
-    }
-
-    fn is_debug(&self, package: &str) -> bool {
-        self.debug && package == debug::PACKAGE
-    }
-}
-
 impl PackagesBase {
-    /// Whether anything of it is in the image itself, and not in the debug image alone.
-    #[must_use]
-    pub fn has_layer(&self) -> bool {
-        self.is_whole() || self.install.iter().any(|name| !self.selection.is_debug(name))
-    }
-
     /// Whether it is a base of its own, and not put onto something else.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.selection.onto.is_none()
+    }
+
+    /// Whether anything of it is in the image itself, and not in the debug image alone.
+    #[must_use]
+    pub fn has_layer(&self) -> bool {
+        self.is_whole() || self.install.iter().any(|name| !self.is_for_debug(name))
+    }
+
+    /// The field of the spec that asks for it.
+    #[must_use]
+    pub fn field(&self) -> &'static str {
+        match (self.is_whole(), self.has_layer()) {
+            (true, _) => "spec.image.base",
+            (false, true) => "spec.image.include",
+            (false, false) => "spec.image.debug",
+        }
+    }
+
+    fn is_for_debug(&self, package: &str) -> bool {
+        self.debug && package == debug::PACKAGE
+    }
+
+    /// What is put together of `set`: the base, and the layer of the debug image. Each with where its packages are; none where there
+    /// is no such layer.
+    #[must_use]
+    pub fn compositions(&self, set: &PackageSet) -> [Option<(Composition, Vec<String>)>; 2] {
+        let part = |for_debug: bool, selection: Selection| {
+            let all = set.packages.iter().zip(&set.urls);
+            let of_it = all.filter(|(package, _)| self.is_for_debug(&package.name) == for_debug);
+            let (packages, urls) = of_it.map(|(package, url)| (package.clone(), url.clone())).unzip();
+            (Composition::new(packages, selection), urls)
+        };
+        let program = vec![format!("/{}", debug::PROGRAM.0)];
+        let tools = Selection {
+            keep: program,
+            drop: vec!["/**".to_owned()],
+            scripts: self.selection.scripts,
+            onto: Some(Onto::Debug),
+        };
+        [self.has_layer().then(|| part(false, self.selection.clone())), self.debug.then(|| part(true, tools))]
     }
 }
 
@@ -101,9 +115,6 @@ pub struct Selection {
     /// What becomes of maintainer scripts that are not known.
     #[serde(skip_serializing_if = "is_refuse")]
     pub scripts: ScriptPolicy,
-    /// Whether the program of [`debug::PACKAGE`] gets into a layer of its own, for the debug image, and nothing else of that.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub debug: bool,
     /// What the packages' files are put onto; none for a base of their own, with users and the usual directories.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub onto: Option<Onto>,
@@ -234,16 +245,16 @@ impl PackageSet {
         Digest::of(&serde_json::to_vec(&self.packages).unwrap_or_default())
     }
 
-    /// The packages of which `selection` takes files for the image itself, as status lists them: `name=version`.
+    /// The packages of which `base` has files in the image itself, as status lists them: `name=version`.
     #[must_use]
-    pub fn names(&self, selection: &Selection) -> Vec<String> {
-        self.packages.iter().filter(|package| !selection.is_debug(&package.name)).map(ToString::to_string).collect()
+    pub fn names(&self, base: &PackagesBase) -> Vec<String> {
+        self.packages.iter().filter(|package| !base.is_for_debug(&package.name)).map(ToString::to_string).collect()
     }
 
-    /// The package of which `selection` takes the program of the debug image.
+    /// The package that `base` has for the debug image.
     #[must_use]
-    pub fn debug(&self, selection: &Selection) -> Option<&Package> {
-        self.packages.iter().find(|package| selection.is_debug(&package.name))
+    pub fn debug(&self, base: &PackagesBase) -> Option<&Package> {
+        self.packages.iter().find(|package| base.is_for_debug(&package.name))
     }
 }
 

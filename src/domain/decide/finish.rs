@@ -75,7 +75,7 @@ impl Pass<'_> {
         if let Some(base) = &mut status.base {
             base.newer = newer;
         }
-        let requeue = outline.can_change.then_some(outline.interval);
+        let requeue = outline.poll();
         let rest = Outcome { requeue, ..Outcome::deleting(self.leftovers()) };
         let ready = find(&self.status.conditions, READY);
         match (&status.image, ready) {
@@ -223,7 +223,7 @@ impl Pass<'_> {
         keep: &[String],
     ) -> Decision {
         let mut status = self.observed();
-        let requeue = outline.can_change.then_some(outline.interval);
+        let requeue = outline.poll();
         if progress.poll {
             // Not a build: the image stays what it is, and the next look may find more.
             status.progress = None;
@@ -277,7 +277,7 @@ impl Pass<'_> {
         let message = built_message(&image);
         status.image = Some(image);
         let delete = self.facts.jobs.iter().filter(|job| !job.deleting).cloned().collect();
-        let requeue = plan.outline.can_change.then_some(plan.outline.interval);
+        let requeue = plan.outline.poll();
         let warning = |reason, message| Note { warning: true, reason, message };
         let doubtful = plan.warnings.iter().map(|message| warning(Reason::DockerfileWarning, message.clone()));
         let preflight = some_of(&published.warnings).map(|message| warning(Reason::PreflightWarning, message));

@@ -351,6 +351,10 @@ impl Pass<'_> {
         if let Some(wait) = self.wait_for_retry(&progress) {
             return Ok(wait);
         }
+        if progress.poll && !outline.can_change {
+            let newer = self.newer(self.last_base().as_ref())?;
+            return Ok(self.nothing_new(outline, newer));
+        }
         let progress = if progress.resolved && !self.has_moved(&draft, &progress)? {
             progress
         } else {
@@ -456,12 +460,16 @@ impl Pass<'_> {
             // What the tags are made of must be known before the first of them is pushed: a restart goes on with it.
             return Ok(self.pushing(progress, &stages));
         }
+        let newer = self.newer(plan.base.as_ref());
         match &self.facts.published {
-            None => Err(vec![Question::Publish(Box::new(stages.publication(plan, &progress, tags, certificates)))]),
-            Some(Ok(published)) => {
-                let newer = self.newer(plan.base.as_ref())?;
-                Ok(self.succeeded(plan, &progress, &stages, published, (&tags, newer)))
-            }
+            None => match stages.publication(plan, &progress, tags, certificates) {
+                Some(publication) => {
+                    let publish = Question::Publish(Box::new(publication));
+                    Err(std::iter::once(publish).chain(newer.err().into_iter().flatten()).collect())
+                }
+                None => Ok(self.trouble_amid(outline, progress, &stages, &incomplete())),
+            },
+            Some(Ok(published)) => Ok(self.succeeded(plan, &progress, &stages, published, (&tags, newer?))),
             Some(Err(trouble)) => Ok(self.trouble_amid(outline, progress, &stages, trouble)),
         }
     }
@@ -473,6 +481,14 @@ impl Pass<'_> {
     fn annotation(&self, name: &str) -> Option<&String> {
         self.image.annotations().get(name)
     }
+}
+
+/// No artifact of ours is so: another one has its place in the cache repository.
+fn incomplete() -> Trouble {
+    let message = "an artifact in the cache repository lacks a layer that its stage has: annotate the resource with \
+                   minimalimage.dev/noCacheRequestedAt to make it anew"
+        .to_owned();
+    Trouble { reason: Reason::ArtifactInvalid, message }
 }
 
 /// The pins of a build in hand, by the references of its plan.

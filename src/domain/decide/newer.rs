@@ -5,8 +5,8 @@ use crate::domain::value::Reference;
 use super::{Asked, Pass, Question};
 
 impl Pass<'_> {
-    /// The digest that the tag of `base` points to, where `base` says that another one is taken. None where that cannot be told,
-    /// too: no build fails for it.
+    /// The digest that the tag of `base` points to, where `base` says that another one is taken. What was known before where that
+    /// cannot be told: no build fails for it.
     pub(super) fn newer(&self, base: Option<&Reference>) -> Asked<Option<String>> {
         let Some((base, pinned)) = base.and_then(|base| Some((base, base.digest()?))) else { return Ok(None) };
         let Some(tag) = base.tag().and_then(|tag| base.repository().tagged(tag).ok()) else { return Ok(None) };
@@ -16,8 +16,14 @@ impl Pass<'_> {
             Some(Ok(image)) if ![image.digest, image.manifest_digest].contains(&pinned) => {
                 Ok(Some(image.digest.to_string()))
             }
-            Some(Ok(_) | Err(_)) => Ok(None),
+            Some(Ok(_)) => Ok(None),
+            Some(Err(_)) => Ok(self.known_newer(base)),
         }
+    }
+
+    fn known_newer(&self, base: &Reference) -> Option<String> {
+        let known = self.status.base.as_ref().filter(|known| known.display_name == base.to_string())?;
+        known.newer.clone()
     }
 
     /// The image that the last one starts from; none where that is no image.

@@ -59,11 +59,12 @@ impl Pass<'_> {
         let (Some(base), Some(Ok(set))) = (draft.packages(), &self.facts.packages) else { return None };
         let base_before = self.status.base.iter().flat_map(|base| &base.packages);
         let debug_before = self.status.image.iter().filter_map(|image| Some(&image.debug.as_ref()?.package));
-        let before: Vec<String> = base_before.chain(debug_before).cloned().collect();
-        let after = listed(base, set).into_iter().chain(debug_package(base, set)).collect::<Vec<_>>();
-        match changes(&before, &after).as_str() {
-            "" => None,
-            changes => Some(format!("the base's packages changed: {changes}")),
+        let own = changes(&base_before.cloned().collect::<Vec<_>>(), &listed(base, set));
+        let tools = changes(&debug_before.cloned().collect::<Vec<_>>(), &Vec::from_iter(debug_package(base, set)));
+        match (own.as_str(), tools.as_str()) {
+            ("", "") => None,
+            ("", tools) => Some(format!("the debug image's tools changed: {tools}")),
+            (own, _) => Some(format!("the base's packages changed: {own}")),
         }
     }
 
@@ -77,12 +78,12 @@ impl Pass<'_> {
 
 /// The packages as status lists them.
 pub(super) fn listed(base: &PackagesBase, set: &PackageSet) -> Vec<String> {
-    set.names(&base.selection).into_iter().take(LISTED).collect()
+    set.names(base).into_iter().take(LISTED).collect()
 }
 
 /// What the tools of the debug image are of, as status has it; none without one.
 pub(super) fn debug_package(base: &PackagesBase, set: &PackageSet) -> Option<String> {
-    set.debug(&base.selection).map(ToString::to_string)
+    set.debug(base).map(ToString::to_string)
 }
 
 /// The suites as status has them.

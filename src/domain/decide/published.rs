@@ -123,7 +123,7 @@ fn packages_status(base: &PackagesBase, set: &PackageSet, layer: &SourcedLayer) 
         compressed_size: signed(layer.layer.compressed_size),
         creation_time: newest.map(|date| date.to_string()),
         distribution: Some(set.distribution.clone()),
-        package_count: Some(signed(set.names(&base.selection).len() as u64)),
+        package_count: Some(signed(set.names(base).len() as u64)),
         packages: listed(base, set),
         ..BaseStatus::default()
     }

@@ -373,15 +373,15 @@ impl Stages {
         self.artifacts.get(&from.stage)?.layers.get(from.output).cloned()
     }
 
-    /// The image that the artifacts make.
+    /// The image that the artifacts make; none where they lack a layer of it.
     pub(super) fn publication(
         &self,
         plan: &Plan,
         progress: &Progress,
         tags: Vec<Reference>,
         certificates: Option<String>,
-    ) -> Publication {
-        let layers = plan.layers.iter().filter_map(|layer| match layer {
+    ) -> Option<Publication> {
+        let layers = plan.layers.iter().map(|layer| match layer {
             LayerPlan::Files(files) => Some(PublicationLayer::Files(files.clone())),
             LayerPlan::Include(included) => Some(PublicationLayer::Include(*included)),
             LayerPlan::Artifact(from) => {
@@ -389,11 +389,15 @@ impl Stages {
                 Some(PublicationLayer::Artifact(SourcedLayer { layer, from: from.origin() }))
             }
         });
-        Publication {
+        let debug = match plan.debug() {
+            Some(from) => Some(debug::tools(self.layer(&from)?)),
+            None => None,
+        };
+        Some(Publication {
             base: plan.base.as_ref().and_then(|base| Some((base.clone(), pinned_digest(progress, base)?))),
-            layers: layers.collect(),
+            layers: layers.collect::<Option<_>>()?,
             composed: plan.composed(),
-            debug: plan.debug().and_then(|from| self.layer(&from)).map(debug::tools),
+            debug,
             certificates,
             has_base: plan.has_base(),
             base_name: plan.base_name(),
@@ -404,7 +408,7 @@ impl Stages {
             repository: plan.outline.repository.clone(),
             tags,
             generation: progress.generation,
-        }
+        })
     }
 }
 

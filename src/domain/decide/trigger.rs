@@ -71,14 +71,12 @@ impl Pass<'_> {
 
     /// How long until tags and branches are looked at again; none when nothing can change.
     pub(super) fn until_poll(&self, outline: &Outline) -> Option<Duration> {
-        if !outline.can_change {
-            return None;
-        }
+        let interval = outline.poll()?;
         let Some(last) = &self.status.last_check_time else { return Some(Duration::ZERO) };
         // Up to a tenth more or less, the same for one resource: a thousand resources of one commit spread out.
         let spread = Digest::of(self.image.uid().unwrap_or_default().as_bytes()).hex();
         let share = u32::from_str_radix(spread.get(..4).unwrap_or("0"), 16).unwrap_or_default();
-        let interval = outline.interval * 9 / 10 + outline.interval / 5 * share / 0xffff;
+        let interval = interval * 9 / 10 + interval / 5 * share / 0xffff;
         let passed = Duration::try_from(self.now.duration_since(last.0)).unwrap_or_default();
         Some(interval.saturating_sub(passed))
     }

@@ -135,8 +135,10 @@ fn packages(
         install.push(BASE_FILES.to_owned());
     }
     if debug {
-        if install.iter().chain(&spec.exclude).any(|name| is_of(name, debug::PACKAGE)) {
-            problems.add("image.debug", format!("{} is in {FIELD} too: leave it to one of them", debug::PACKAGE));
+        let rival =
+            debug::RIVALS.iter().find(|rival| install.iter().chain(&spec.exclude).any(|name| is_of(name, rival)));
+        if let Some(rival) = rival {
+            problems.add("image.debug", format!("{rival} is in {FIELD} too: leave it to one of them"));
         }
         install.push(debug::PACKAGE.to_owned());
     }
@@ -149,8 +151,7 @@ fn packages(
     }
     let install: Vec<String> =
         install.into_iter().filter(|text| !spec.exclude.iter().any(|name| is_of(text, name))).collect();
-    let selection =
-        Selection { keep: spec.keep.clone(), drop: spec.drop.clone(), scripts: spec.scripts, debug, onto: None };
+    let selection = Selection { keep: spec.keep.clone(), drop: spec.drop.clone(), scripts: spec.scripts, onto: None };
     problems.take(FIELD, Rules::check(&selection));
     if let Some(keyring) = &spec.keyring {
         problems.take(format!("{FIELD}.keyring"), Keyring::parse(keyring));
@@ -168,6 +169,7 @@ fn packages(
         without: without(&exclude, &install),
         install,
         selection,
+        debug,
         config: runtimes::config(runtime.as_ref()),
     })
 }
@@ -325,7 +327,7 @@ mod tests {
         ] {
             let start = started(base, include, true).unwrap();
             let packages = start.packages.unwrap();
-            assert!(packages.install.contains(&"busybox-static".to_owned()) && packages.selection.debug);
+            assert!(packages.install.contains(&"busybox-static".to_owned()) && packages.debug);
             assert_eq!((packages.has_layer(), packages.name.as_str()), (layer, base_name));
         }
         let own = json!({"packages": {"install": ["busybox-static", "a1"]}});

@@ -31,8 +31,8 @@ pub(super) fn draft(spec: &MinimalImageSpec, problems: &mut Problems) -> Option<
         None => repository.as_ref().map(|repository| repository.with_suffix("-cache")),
     };
     check_tags(spec, (source.as_ref(), repository.as_ref()), problems);
-    if let Some((index, tag)) = debug::clash(&spec.destination.tags).filter(|_| spec.image.debug) {
-        let message = format!("{tag} is what the debug image of another tag gets: leave it out, or image.debug");
+    let clash = debug::clash(spec.destination.tags.iter().map(String::as_str)).filter(|_| spec.image.debug);
+    if let Some((index, message)) = clash {
         problems.add(format!("destination.tags[{index}]"), message);
     }
     check_image(&spec.image, problems);
@@ -52,6 +52,7 @@ pub(super) fn draft(spec: &MinimalImageSpec, problems: &mut Problems) -> Option<
         debug: spec.image.debug,
         interval: interval?,
         can_change: moves || !spec.image.certificates.is_empty(),
+        is_watched: false,
     };
     Some(front?.with(outline))
 }
@@ -70,8 +71,8 @@ impl Front {
                 let mut plan = Plan { outline, stages, skipped, base, packages, layers, image, warnings: Vec::new() };
                 let moves = plan.packages.as_ref().is_some_and(|packages| !packages.frozen);
                 plan.outline.can_change |= moves || plan.images().iter().any(|image| image.digest().is_none());
-                // Of a base that is pinned by digest it is looked whether its tag has moved.
-                plan.outline.can_change |= plan.base.as_ref().is_some_and(|base| base.tag().is_some());
+                plan.outline.is_watched =
+                    plan.base.as_ref().is_some_and(|base| base.tag().is_some() && base.digest().is_some());
                 Draft::Complete(Box::new(plan))
             }
             // Which images a Dockerfile names is not known yet; a look that finds nothing new costs little.
@@ -161,7 +162,11 @@ fn check_tags(
         let known = [("$(commit)", 40), ("$(commitShort)", 12), ("$(timestamp)", 16), ("$(generation)", 10)];
         let example = known.iter().fold(tag.clone(), |tag, (name, length)| tag.replace(name, &"0".repeat(*length)));
         if let Some(repository) = repository.filter(|_| !example.contains("$(")) {
-            problems.take(field, repository.tagged(&example));
+            let tag = problems.take(&field, repository.tagged(&example));
+            if let Some(tag) = tag.filter(|_| spec.image.debug) {
+                let named = |error| format!("its debug image's tag: {error}; shorten it, or leave image.debug out");
+                problems.take(field, debug::tag(&tag).map_err(named));
+            }
         }
     }
 }

@@ -38,6 +38,8 @@ pub use stages::SOURCE_DATE_EPOCH;
 pub const SOURCE_STAGE: &str = "source";
 /// Name of the stage that puts a base of packages together: it has no builder image either.
 pub const BASE_STAGE: &str = "base-packages";
+/// Name of the stage that puts the layer of the debug image together.
+pub const DEBUG_STAGE: &str = "debug-tools";
 /// The user that stages run as under [`PodSecurity::Restricted`].
 pub const RESTRICTED_USER: u32 = 65532;
 /// Where a stage's user code works by default.
@@ -74,6 +76,8 @@ pub struct Outline {
     pub interval: Duration,
     /// Whether a later look could find something newer: a branch, a tag, a ConfigMap.
     pub can_change: bool,
+    /// Whether its base is pinned by digest and has a tag beside, so that a later look could find that to have moved.
+    pub is_watched: bool,
 }
 
 /// A spec whose every value is parsed and whose references all lead somewhere. Nothing in it tells whether its stages were
@@ -117,7 +121,7 @@ pub struct StagePlan {
     pub image: Option<Reference>,
     /// What it gives its outputs from in place of the source, where it has no builder image.
     pub remote: Option<Remote>,
-    /// The packages that its agent puts together, and where each of them is; its outputs are what `Selection::layers` tells.
+    /// The packages that its agent puts together, and where each of them is; its only output is the layer.
     pub packages: Option<(Composition, Vec<String>)>,
     /// What is done.
     pub steps: Vec<Step>,
@@ -307,6 +311,12 @@ impl Draft {
 }
 
 impl Outline {
+    /// When to look again at what can change or move; none where nothing can.
+    #[must_use]
+    pub fn poll(&self) -> Option<Duration> {
+        (self.can_change || self.is_watched).then_some(self.interval)
+    }
+
     /// What the steps see of the source, for keys; none without a source.
     #[must_use]
     pub fn source_identity(&self, pins: &Pins) -> Option<String> {
@@ -340,7 +350,10 @@ impl Outline {
             }
             Some(tag)
         });
-        let tags = tags.collect();
+        let tags: Vec<Reference> = tags.collect();
+        if let Some((index, message)) = debug::clash(tags.iter().filter_map(Reference::tag)).filter(|_| self.debug) {
+            problems.add(format!("destination.tags[{index}]"), message);
+        }
         if problems.0.is_empty() { Ok(tags) } else { Err(problems.0) }
     }
 }
@@ -370,9 +383,8 @@ impl Plan {
     /// The layer that makes the debug image of the image; none where that is not wanted.
     #[must_use]
     pub fn debug(&self) -> Option<OutputReference> {
-        let base = self.packages.as_ref()?;
-        let output = base.selection.layer_of(debug::PACKAGE);
-        base.selection.debug.then(|| OutputReference { stage: BASE_STAGE.to_owned(), output })
+        let wanted = self.packages.as_ref().is_some_and(|base| base.debug);
+        wanted.then(|| OutputReference { stage: DEBUG_STAGE.to_owned(), output: 0 })
     }
 
     /// Whether something is put onto the base that depends on what that has.
@@ -391,17 +403,17 @@ impl Plan {
         }
     }
 
-    /// The plan with the stage that puts its base together of `set`.
+    /// The plan with the stages that put its base and its debug image's layer together of `set`.
     #[must_use]
     pub fn with_packages(mut self, set: &PackageSet) -> Self {
         let Some(base) = &self.packages else { return self };
-        let composition = Composition::new(set.packages.clone(), base.selection.clone());
-        let stage = StagePlan {
-            packages: Some((composition, set.urls.clone())),
-            outputs: base.selection.layers().iter().map(|_| Output::changes()).collect(),
-            ..empty_stage(BASE_STAGE.to_owned(), Account::Restricted)
-        };
-        self.stages.insert(0, stage);
+        let stages = base.compositions(set).into_iter().zip([BASE_STAGE, DEBUG_STAGE]);
+        let stages = stages.filter_map(|(packages, name)| {
+            let outputs = vec![Output::changes()];
+            let empty = empty_stage(name.to_owned(), Account::Restricted);
+            Some(StagePlan { packages: Some(packages?), outputs, ..empty })
+        });
+        self.stages.splice(..0, stages.collect::<Vec<_>>());
         self
     }
 

@@ -15,7 +15,7 @@ use crate::{
 };
 
 use super::{
-    Account, BASE_STAGE, LayerPlan, OutputReference, Problems, SOURCE_STAGE, StagePlan, WORKSPACE,
+    Account, BASE_STAGE, DEBUG_STAGE, LayerPlan, OutputReference, Problems, SOURCE_STAGE, StagePlan, WORKSPACE,
     base::Start,
     copies::{self, Group, Made},
     duration, mode, owner,
@@ -103,7 +103,8 @@ pub(super) fn plan(
 fn check_origins(spec: &MinimalImageSpec, problems: &mut Problems) {
     let mut names = BTreeSet::new();
     for (index, stage) in spec.stages.iter().enumerate() {
-        if [SOURCE_STAGE, BASE_STAGE].contains(&stage.name.as_str()) || !names.insert(stage.name.as_str()) {
+        if [SOURCE_STAGE, BASE_STAGE, DEBUG_STAGE].contains(&stage.name.as_str()) || !names.insert(stage.name.as_str())
+        {
             problems.add(format!("stages[{index}].name"), format!("`{}` is taken, choose another name", stage.name));
         }
     }

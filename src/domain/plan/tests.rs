@@ -153,9 +153,14 @@ fn tags_leave_room_for_those_of_the_debug_image() {
         text.starts_with("spec.destination.tags[1]: latest-debug is what the debug image of another tag"),
         "{text}"
     );
-    let long = planned(&with_tags(json!(["v".repeat(125)])));
-    let found = long.outline.expanded_tags(&Pins::default(), 1, Timestamp::UNIX_EPOCH).unwrap_err();
-    assert_eq!(found[0].field, "destination.tags[0]");
+    let long = problems(&with_tags(json!(["v".repeat(125)])));
+    assert!(
+        long.starts_with("spec.destination.tags[0]: its debug image's tag: ") && long.contains("at most 128"),
+        "{long}"
+    );
+    let plan = planned(&with_tags(json!(["g$(generation)", "g7-debug"])));
+    let clash = plan.outline.expanded_tags(&Pins::default(), 7, Timestamp::UNIX_EPOCH).unwrap_err();
+    assert_eq!(clash[0].field, "destination.tags[1]", "{clash:?}");
 }
 
 #[test]

@@ -51,16 +51,20 @@ pub(super) fn of_program(path: &TreePath, elf: &Elf, around: Surroundings<'_>) -
     } else {
         format!("{}/{interpreter}", around.working_dir)
     };
-    let found = around.files.resolve(absolute.as_bytes(), around.starter, around.looks).ok();
-    let loader = found.and_then(|found| found.path.zip(found.node));
-    let Some((loader_path, node)) = loader else {
-        closure.problems.push((path.to_string(), missing()));
+    let find = |user| {
+        let found = around.files.resolve(absolute.as_bytes(), user, around.looks).ok()?;
+        let (path, node) = found.path.zip(found.node)?;
+        user.is_none_or(|user| is_allowed(node, user, EXECUTE)).then_some((path, node))
+    };
+    let Some((loader_path, node)) = find(around.starter) else {
+        let loader = printable(interpreter.as_bytes());
+        let problem = if find(None).is_some() { Problem::LoaderClosed { loader } } else { missing() };
+        closure.problems.push((path.to_string(), problem));
         return closure;
     };
-    let is_allowed = around.starter.is_none_or(|user| is_allowed(node, user, EXECUTE));
     let loader = match &node.kind {
-        Kind::File(Facts::Elf(loader)) if is_allowed && machine::is_same(loader, elf) => Some(&**loader),
-        Kind::File(Facts::Unseen) if is_allowed => None,
+        Kind::File(Facts::Elf(loader)) if machine::is_same(loader, elf) => Some(&**loader),
+        Kind::File(Facts::Unseen) => None,
         _ => {
             closure.problems.push((path.to_string(), missing()));
             return closure;

@@ -107,6 +107,11 @@ pub enum Problem {
         /// Whether it is a Go program.
         is_go: bool,
     },
+    /// The user may not execute the loader, or not enter a directory above it.
+    LoaderClosed {
+        /// The loader's path.
+        loader: String,
+    },
     /// A library is not where its loader looks.
     LibraryMissing {
         /// The library's name.
@@ -236,6 +241,9 @@ impl Problem {
                 Some(present) => write!(to, "is linked against {libc} ({loader}), but {base} has {present}"),
                 None => write!(to, "needs the loader {loader}, which {base} does not have"),
             },
+            Self::LoaderClosed { loader } => {
+                write!(to, "needs the loader {loader}, which the image's user may not execute")
+            }
             Self::LibraryMissing { library, elsewhere } => write_missing(to, library, elsewhere.as_ref(), base),
             Self::NotALibrary { library, path } => {
                 write!(to, "needs {library}, and the {path} that the loader finds is no library")

@@ -17,6 +17,7 @@ pub(super) fn advice(problem: &Problem) -> String {
         Problem::NotExecutableKind => "copy the linked program",
         Problem::Architecture { wanted, .. } => return format!("build it for {wanted}"),
         Problem::Bits32 { .. } => "build it for 64 bits",
+        Problem::LoaderClosed { .. } => "give it and the directories above it mode 0755",
         Problem::LoaderMissing { libc, present: Some(present), .. } if libc == present => {
             "link it with the loader that the base has, or copy a link to that one there"
         }

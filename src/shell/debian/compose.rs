@@ -18,7 +18,6 @@ use crate::{
             release::IndexFile,
         },
         intake::Allowance,
-        recipe::Parents,
         task::Limits,
         tree::{Attributes, FileTree},
     },
@@ -47,10 +46,10 @@ pub struct Compose<'a> {
     pub limits: &'a Limits,
 }
 
-/// The files of a base's layers, with their bytes on the disk.
+/// The files of a base, with their bytes on the disk.
 #[derive(Debug)]
 pub struct Base {
-    layers: Vec<FileTree<Bytes>>,
+    tree: FileTree<Bytes>,
     spool: Arc<File>,
     allowance: Allowance,
 }
@@ -71,9 +70,7 @@ enum Bytes {
 pub async fn compose(composition: &Composition, urls: &[String], with: Compose<'_>) -> Result<Base, BaseError> {
     let architecture =
         composition.packages.iter().map(|package| package.architecture.as_str()).find(|name| *name != "all");
-    let layers = composition.selection.layers();
-    let composer = |selection| Composer::new(selection, architecture.unwrap_or("all"));
-    let mut composers: Vec<Composer<Bytes>> = layers.iter().map(composer).collect::<Result<_, _>>()?;
+    let mut composer = Composer::new(&composition.selection, architecture.unwrap_or("all"))?;
     let mut spool =
         Spool { file: tempfile::tempfile_in(with.work_dir)?, used: 0, limits: with.limits.clone(), entries: 0 };
     let downloads = composition.packages.iter().zip(urls);
@@ -81,36 +78,24 @@ pub async fn compose(composition: &Composition, urls: &[String], with: Compose<'
     let downloads: Vec<BoxFuture<'_, _>> = downloads.collect();
     let mut downloads = futures::stream::iter(downloads).buffered(AHEAD);
     while let Some((package, file)) = downloads.try_next().await? {
-        let layer = composition.selection.layer_of(&package.name);
-        (composers, spool) = super::blocking(move || {
-            if let Some(composer) = composers.get_mut(layer) {
-                unpack(&package, file, composer, &mut spool)?;
-            }
-            Ok((composers, spool))
+        (composer, spool) = super::blocking(move || {
+            unpack(&package, file, &mut composer, &mut spool)?;
+            Ok((composer, spool))
         })
         .await?;
     }
-    let finish = |composer: Composer<Bytes>| composer.finish(|bytes| Bytes::Made(bytes.into()));
-    let layers = composers.into_iter().map(finish).collect::<Result<_, _>>()?;
+    let tree = composer.finish(|bytes| Bytes::Made(bytes.into()))?;
     let allowance = Allowance { bytes: with.limits.artifact_bytes, entries: with.limits.artifact_entries };
-    Ok(Base { layers, spool: Arc::new(spool.file), allowance })
+    Ok(Base { tree, spool: Arc::new(spool.file), allowance })
 }
 
 impl Base {
-    /// How many layers it makes.
-    #[must_use]
-    pub fn layers(&self) -> usize {
-        self.layers.len()
-    }
-
-    /// Writes one of the layers, compressed, to `sink`, as often as it must be.
+    /// Writes the base as a compressed layer to `sink`, as often as it must be.
     ///
     /// # Errors
     /// When the disk or `sink` fails, or there is more than a layer may have.
-    pub fn pack(&self, layer: usize, threads: usize, sink: impl Write) -> Result<Packed, PackError> {
-        let nothing = FileTree::new(Parents::None);
-        let tree = self.layers.get(layer).unwrap_or(&nothing);
-        pack_tree(tree, self.allowance, threads, sink, |bytes, write| match bytes {
+    pub fn pack(&self, threads: usize, sink: impl Write) -> Result<Packed, PackError> {
+        pack_tree(&self.tree, self.allowance, threads, sink, |bytes, write| match bytes {
             Bytes::Made(bytes) => write(bytes),
             Bytes::Spooled(start, size) => {
                 let mut buffer = vec![0; 64 << 10];

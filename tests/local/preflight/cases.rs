@@ -304,7 +304,7 @@ fn permissions() -> Vec<Case> {
             .put("/opt", Content::Directory, 0o700)
             .link("/opt/loader.so", "/lib64/ld-linux-x86-64.so.2")
             .user("65532")
-            .capable("loader"),
+            .capable("needs the loader /opt/loader.so, which the image's user may not execute"),
         hello("not readable", 0o111, (0, 0)).user("65532"),
         hello("setuid", 0o4755, (0, 0)).user("65532"),
         case("in a closed directory", Scratch)

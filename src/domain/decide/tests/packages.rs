@@ -3,7 +3,7 @@
 use super::*;
 use crate::domain::{
     debian::base::{Package, SeenRelease},
-    plan::BASE_STAGE,
+    plan::{BASE_STAGE, DEBUG_STAGE},
 };
 
 /// Packages given as `name=version`, of a suite that was made at `date`.
@@ -157,7 +157,13 @@ fn debugged(spec: &[(&str, Value)]) -> World {
     world.packages = Ok(set(&packages, "2026-11-01T00:00:00Z"));
     world.published = world.published.map(|published| Published { debug: Some(Digest::of(b"debug")), ..published });
     world.dockerfile = Some("FROM golang:1.26 AS build\nRUN make\nFROM scratch\nCOPY --from=build /app /app\n".into());
-    world.pass();
+    let outcome = world.pass();
+    let of_tools = outcome.start.iter().find(|run| run.stage.name == DEBUG_STAGE).unwrap();
+    let composed = of_tools.task.recipe.packages.as_ref().unwrap();
+    assert_eq!(composed.packages.iter().map(ToString::to_string).collect::<Vec<_>>(), ["busybox-static=1"]);
+    let of_base = outcome.start.iter().find(|run| run.stage.name == BASE_STAGE);
+    let composed = of_base.map(|run| run.task.recipe.packages.as_ref().unwrap().packages.len());
+    assert_eq!(composed, base.map(|_| 1), "without the tools");
     finish_all(&mut world);
     assert_eq!(world.ready(), ("True".into(), "Succeeded".into()));
     world
@@ -189,6 +195,14 @@ fn a_debug_image_has_a_layer_that_the_image_has_not() {
         assert_eq!(status.package, "busybox-static=1");
         assert_eq!(status.reference, format!("registry.example.com/app@{}", Digest::of(b"debug")));
         assert_eq!(world.status().base.as_ref().unwrap().packages, packages, "its tools are not in the base");
+
+        let mut off = world;
+        off.change_spec("/image/debug", json!(false));
+        off.packages = Ok(set(&["libc6=1"], "2026-11-01T00:00:00Z"));
+        off.published = off.published.map(|published| Published { debug: None, ..published });
+        off.cached = None;
+        off.pass();
+        assert_eq!((off.ready().1.as_str(), off.status().image.clone().unwrap().debug), ("Succeeded", None));
     }
 }
 
@@ -202,5 +216,15 @@ fn newer_tools_of_a_debug_image_are_the_reason_for_a_build() {
     world.now += 3600;
     world.pass();
     let progress = world.status().progress.clone().unwrap();
-    assert_eq!(progress.message, "the base's packages changed: busybox-static 1 → 2");
+    assert_eq!(progress.message, "the debug image's tools changed: busybox-static 1 → 2");
+}
+
+#[test]
+fn an_artifact_without_the_layer_that_its_stage_has_is_refused() {
+    let mut world = world();
+    world.artifact.layers.clear();
+    world.pass();
+    finish_all(&mut world);
+    assert_eq!(world.ready(), ("False".into(), "ArtifactInvalid".into()));
+    assert!(!world.asked_for(|q| matches!(q, Question::Publish(_))));
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::domain::{
-    plan::SOURCE_STAGE,
+    plan::{DEBUG_STAGE, SOURCE_STAGE},
     recipe::{CopyItem, Names, Owner},
 };
 
@@ -19,7 +19,7 @@ const NAME_LENGTH: usize = 40;
 /// A name for everything that files can be copied from, each once.
 pub(super) fn names(open: &OpenDockerfile<'_>, built: &BTreeMap<usize, Built>) -> BTreeMap<Origin, String> {
     let mut names = BTreeMap::from([(Origin::Context, SOURCE_STAGE.to_owned())]);
-    let mut taken = BTreeSet::from([SOURCE_STAGE.to_owned()]);
+    let mut taken = BTreeSet::from([SOURCE_STAGE, DEBUG_STAGE].map(str::to_owned));
     let mut take = |origin: Origin, wanted: String, number: usize| {
         let wanted: String = wanted.trim_matches('-').chars().take(NAME_LENGTH - 4).collect();
         let wanted = wanted.trim_end_matches('-').to_owned();

@@ -48,6 +48,10 @@ fn findings_name_the_file_what_is_missing_and_what_would_fit() {
             "/f is linked against musl (/lib/ld), but the base debian:12 has glibc: build it in a Debian builder, or link it statically",
         ),
         (
+            Problem::LoaderClosed { loader: "/opt/ld".into() },
+            "/f needs the loader /opt/ld, which the image's user may not execute: give it and the directories above it mode 0755",
+        ),
+        (
             Problem::Architecture { found: "arm64".into(), wanted: "amd64".into() },
             "/f is for arm64, the image for amd64: build it for amd64",
         ),
