@@ -19,7 +19,6 @@ use crate::{
     domain::{
         artifact::Layer,
         debian::base::Composition,
-        plan::BASE_STAGE,
         recipe::{Key, Recipe},
         snapshot::{Prefix, source_before},
         task::{AgentFailure, FailureReason, Limits, SourceTask},
@@ -49,6 +48,8 @@ pub struct Local {
 /// What is to be known of a stage besides its task.
 #[derive(Clone)]
 pub struct Stage {
+    /// Its name.
+    pub name: String,
     /// Its recipe.
     pub recipe: Recipe,
     /// Where it can be cut; nowhere when nothing that is known counts.
@@ -95,7 +96,7 @@ impl Backend for Local {
     ) -> Result<debian::Base, AgentFailure> {
         let http = self.world.http().await;
         let http = http.map_err(|error| AgentFailure::new(FailureReason::Internal, error.to_string()))?;
-        self.world.progress.state(BASE_STAGE, &format!("{} packages", urls.len()));
+        self.world.progress.state(&self.stage.name, &format!("{} packages", urls.len()));
         compose(&http, (composition, urls), work, &Limits::default()).await
     }
 

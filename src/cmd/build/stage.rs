@@ -215,7 +215,8 @@ impl StageJob {
         };
         let log = settings.termination_log.clone();
         let cuts = if self.world.args.no_cache { Vec::new() } else { self.snapshots.cuts.clone() };
-        let stage = backend::Stage { recipe: self.recipe.clone(), cuts, start };
+        let (name, recipe) = (self.stage.name.clone(), self.recipe.clone());
+        let stage = backend::Stage { name, recipe, cuts, start };
         let backend = Local { world: Arc::clone(&self.world), stage };
         let agent = agent::run(self.task()?, settings, backend);
         tokio::pin!(agent);
