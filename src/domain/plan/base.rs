@@ -92,14 +92,14 @@ pub(super) fn plan(
 fn included(
     install: Vec<String>,
     image: Option<&Reference>,
-    for_whom: (&Platform, bool),
+    (platform, debug): (&Platform, bool),
     problems: &mut Problems,
 ) -> Option<PackagesBase> {
     let certificates = install.iter().any(|name| name == "ca-certificates");
     // An image says itself which distribution it is.
     let without = (image.is_some() || install.is_empty()).then(|| BASE_FILES.to_owned());
     let spec = PackagesSpec { install, exclude: without.into_iter().collect(), ..PackagesSpec::default() };
-    let base = packages(None, &spec, for_whom, problems)?;
+    let base = packages(None, &spec, (platform, debug), problems)?;
     let env = certificates.then(bundle_variable).into_iter().collect();
     Some(PackagesBase {
         name: image.map_or_else(|| "scratch".to_owned(), ToString::to_string),
