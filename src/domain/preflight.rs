@@ -118,11 +118,13 @@ impl Findings {
 /// So many sentences are told at once: one cause often has many.
 const TOLD: usize = 5;
 
-/// What is said of an image that is refused; none when it is not.
+/// What is said of an image that is refused in `mode`; none when it is not.
 #[must_use]
-pub fn refusal(findings: &Findings) -> Option<String> {
+pub fn refusal(findings: &Findings, mode: Preflight) -> Option<String> {
     let sentences: Vec<String> = findings.sentences(Severity::Refusal).collect();
-    Some(format!("the image could not start: {}", some_of(&sentences)?))
+    let what =
+        if mode == Preflight::Strict { "preflight Strict refuses the image" } else { "the image could not start" };
+    Some(format!("{what}: {}", some_of(&sentences)?))
 }
 
 /// The first of `sentences` as one; none where there is none.

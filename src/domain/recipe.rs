@@ -130,8 +130,9 @@ impl Step {
         let shell =
             command.first().is_some_and(|program| program.ends_with("sh")) && command.iter().any(|arg| arg == "-c");
         let text = if shell { command.last()?.clone() } else { command.join(" ") };
-        let line = text.lines().find(|line| !line.trim().is_empty())?;
-        Some(one_line(line.trim().as_bytes(), 80))
+        let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let line = one_line(lines.next()?.as_bytes(), 80);
+        Some(if lines.next().is_some() { format!("{line} …") } else { line })
     }
 }
 
@@ -501,7 +502,7 @@ mod tests {
             }
             .command_line()
         };
-        assert_eq!(line(&["/bin/sh", "-c", "\n  make all\nmake install"]).as_deref(), Some("make all"));
+        assert_eq!(line(&["/bin/sh", "-c", "\n  make all\nmake install"]).as_deref(), Some("make all …"));
         assert_eq!(line(&["go", "build", "."]).as_deref(), Some("go build ."));
         assert_eq!(Step::CopyArtifact { input: 0, owner: None, transient: false, names: None }.command_line(), None);
     }

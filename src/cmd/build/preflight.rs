@@ -59,7 +59,7 @@ impl World {
         });
         let findings = findings.await?;
         findings.sentences(Severity::Warning).for_each(|sentence| self.progress.warn(&sentence));
-        if let Some(refusal) = refusal(&findings) {
+        if let Some(refusal) = refusal(&findings, mode) {
             bail!("{refusal}\n{ADVICE}");
         }
         Ok(())

@@ -98,7 +98,7 @@ impl Answers<'_> {
         let Some(findings) = judged(files, publication, made).await else {
             return nothing(Some(unjudged("the check ended early")));
         };
-        match refusal(&findings) {
+        match refusal(&findings, publication.preflight) {
             Some(message) => Err(Trouble { reason: Reason::PreflightRefused, message }),
             None => Ok((findings.sentences(Severity::Warning).collect(), distribution)),
         }

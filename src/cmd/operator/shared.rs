@@ -3,12 +3,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::ObjectRef;
 
 use super::answers::{Answers, registry_trouble};
 use crate::{
@@ -68,6 +68,10 @@ impl Answers<'_> {
         caches.filter(|cache| cache.registry() == own.registry() && cache != own).collect()
     }
 
+    fn resource(&self, id: &ImageId) -> Option<Arc<MinimalImage>> {
+        self.world.images.get(&ObjectRef::new(&id.name).within(&id.namespace))
+    }
+
     /// The namespace whose bases are believed; none where all of them are.
     fn circle(&self) -> Option<String> {
         (!self.world.settings.share_bases).then(|| self.id.namespace.clone())
@@ -98,9 +102,16 @@ impl Answers<'_> {
         let mut composing = self.world.composing.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((other, since)) = composing.get(&place)
             && *other != self.id
-            && (since.elapsed() < UNTOLD || is_composing(&self.world.images, other, key))
+            && (since.elapsed() < UNTOLD
+                || self.resource(other).is_some_and(|image| is_composing(&image, &key.to_string())))
         {
-            return Slot::Queued("the same base is being put together for another image".to_owned());
+            // Names of other namespaces are nobody's business.
+            let whose = if other.namespace == self.id.namespace {
+                other.name.as_str()
+            } else {
+                "an image of another namespace"
+            };
+            return Slot::Queued(format!("the same base is being put together for {whose}"));
         }
         composing.retain(|_, (_, since)| since.elapsed() < Duration::from_hours(2));
         composing.insert(place, (self.id.clone(), Instant::now()));
@@ -109,17 +120,40 @@ impl Answers<'_> {
 }
 
 /// Whether the status of the resource says that its base is under way.
-fn is_composing(images: &Store<MinimalImage>, id: &ImageId, key: &Key) -> bool {
-    let image = images.get(&ObjectRef::new(&id.name).within(&id.namespace));
-    image.is_some_and(|image| {
-        let under_way = [StageState::Waiting, StageState::Running];
-        base_of(&image, &key.to_string())
-            .is_some_and(|stage| under_way.contains(&stage.state) && stage.artifact_digest.is_none())
-    })
+fn is_composing(image: &MinimalImage, key: &str) -> bool {
+    // A build that ended leaves its stages in status as they were.
+    let is_building = image.status.as_ref().is_some_and(|status| status.progress.is_some());
+    let under_way = [StageState::Waiting, StageState::Running];
+    is_building
+        && base_of(image, key).is_some_and(|stage| under_way.contains(&stage.state) && stage.artifact_digest.is_none())
 }
 
 /// The stage of packages that has the key.
 fn base_of<'a>(image: &'a MinimalImage, key: &str) -> Option<&'a StageStatus> {
     let mut stages = image.status.as_ref()?.stages.iter();
     stages.find(|stage| [BASE_STAGE, DEBUG_STAGE].contains(&stage.name.as_str()) && stage.key.as_deref() == Some(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_a_build_in_hand_is_putting_a_base_together() {
+        let image = |progress: serde_json::Value, state: &str| -> MinimalImage {
+            let stage = json!({"name": BASE_STAGE, "state": state, "key": "k"});
+            serde_json::from_value(json!({
+                "apiVersion": "minimalimage.dev/v1alpha1", "kind": "MinimalImage", "metadata": {"name": "app"},
+                "spec": {"destination": {"repository": "registry.example.com/app"}},
+                "status": {"stages": [stage], "progress": progress}
+            }))
+            .unwrap()
+        };
+        assert!(is_composing(&image(json!({}), "Running"), "k"));
+        assert!(!is_composing(&image(json!({}), "Running"), "another"));
+        assert!(!is_composing(&image(json!({}), "Built"), "k"));
+        assert!(!is_composing(&image(json!(null), "Running"), "k"), "another stage failed meanwhile");
+    }
 }

@@ -80,8 +80,8 @@ pub enum ComposeError {
     },
     /// Scripts that nobody has looked at.
     #[error(
-        "the maintainer scripts of these packages are not known, and none is ever run: {0}; use versions that are, leave the packages \
-         out, or set spec.image.base.packages.scripts: Ignore where nothing that they do is needed"
+        "no maintainer script is ever run, and what stands for those of some packages is not known: set \
+         spec.image.base.packages.scripts: Ignore if nothing that they do is needed, or leave out {0}"
     )]
     Scripts(String),
 }
@@ -121,7 +121,7 @@ pub struct Composer<S> {
     packages: Vec<Taken>,
     certificates: BTreeMap<String, CertificateFile>,
     actions: Vec<Action>,
-    unknown: Vec<String>,
+    unknown: BTreeSet<String>,
     files: u64,
 }
 
@@ -154,7 +154,7 @@ impl<S: Clone> Composer<S> {
             packages: Vec::new(),
             certificates: BTreeMap::new(),
             actions: Vec::new(),
-            unknown: Vec::new(),
+            unknown: BTreeSet::new(),
             files: 0,
         })
     }
@@ -165,12 +165,13 @@ impl<S: Clone> Composer<S> {
         let is_whole = !(self.onto == Some(Onto::Scratch) && name == BASE_FILES);
         for script in RELEVANT.iter().filter(|_| is_whole) {
             let Some(text) = control.scripts.get(*script) else { continue };
-            let digest = Digest::of(text);
-            match replacement(digest, &self.architecture) {
+            match replacement(Digest::of(text), &self.architecture) {
                 Some(actions) => self
                     .actions
                     .extend(actions.into_iter().filter(|action| !self.actions.contains(action)).collect::<Vec<_>>()),
-                None => self.unknown.push(format!("{name} {version} ({script} {})", digest.short(12))),
+                None => {
+                    self.unknown.insert(format!("{name} {version}"));
+                }
             }
         }
         let replaces = Stanza::parse(&control.control).get("Replaces").unwrap_or_default().to_owned();
@@ -321,7 +322,7 @@ impl<S: Clone> Composer<S> {
     /// When scripts are not known, or what stands for them cannot be put.
     pub fn finish(mut self, text: impl Fn(Vec<u8>) -> S) -> Result<FileTree<S>, ComposeError> {
         if self.policy == ScriptPolicy::Refuse && !self.unknown.is_empty() {
-            return Err(ComposeError::Scripts(self.unknown.join(", ")));
+            return Err(ComposeError::Scripts(self.unknown.into_iter().collect::<Vec<_>>().join(", ")));
         }
         self.records(&text)?;
         let users = self.act(&text)?;

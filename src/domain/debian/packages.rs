@@ -157,6 +157,19 @@ pub fn is_name(name: &str) -> bool {
         && name.starts_with(|first: char| first.is_ascii_alphanumeric())
 }
 
+/// Whether a text asks for a package.
+///
+/// # Errors
+/// What is expected.
+pub fn check_request(text: &str) -> Result<(), String> {
+    let (name, version) = text.split_once('=').map_or((text, None), |(name, version)| (name, Some(version)));
+    let is_version = |text: &str| text.parse::<Version>().is_ok();
+    if is_name(name) && version.is_none_or(is_version) {
+        return Ok(());
+    }
+    Err(format!("`{text}` names no package, expected a name, or name=version for exactly that one"))
+}
+
 /// Whether a path stays below the archive's root, and needs no escape in an address.
 fn is_below(path: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"+-._~/:%".contains(&byte);

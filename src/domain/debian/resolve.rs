@@ -67,7 +67,7 @@ pub enum ResolveError {
         why: String,
     },
     /// Two packages will not be together.
-    #[error("{package} cannot be beside {other}: it says so")]
+    #[error("{package} conflicts with {other}: take only one of them, or exclude what needs the other")]
     Conflict {
         /// The package that says so, with its version.
         package: String,

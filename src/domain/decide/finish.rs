@@ -233,6 +233,15 @@ impl Pass<'_> {
         }
         if !stages.status.is_empty() {
             status.stages.clone_from(&stages.status);
+            // Their Pods end with the build.
+            let under_way = status
+                .stages
+                .iter_mut()
+                .filter(|stage| matches!(stage.state, StageState::Waiting | StageState::Running));
+            under_way.for_each(|stage| {
+                stage.state = StageState::Pending;
+                stage.message = Some("ended with the build".to_owned());
+            });
         }
         let build = Build { result: trouble.reason.as_str().into(), ..self.ended_build(progress) };
         self.remember(&mut status, build);

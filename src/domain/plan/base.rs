@@ -9,6 +9,7 @@ use crate::{
             base::{Archive, Onto, PackagesBase, Selection},
             compose::without,
             contents::{BASE_FILES, Rules},
+            packages::check_request,
             runtimes::{self, DEFAULT_SUITE, Kind},
             signature::Keyring,
         },
@@ -42,6 +43,15 @@ impl Start {
     /// Whether anything is below the layers that hold what is copied.
     pub(super) fn has_base(&self) -> bool {
         self.image.is_some() || self.packages.as_ref().is_some_and(PackagesBase::is_whole)
+    }
+
+    /// `image` on top of it. Its own user is named by number: the kubelet does not look names up for `runAsNonRoot`.
+    pub(super) fn below(&self, image: ImageConfig) -> ImageConfig {
+        let image = image.above(&self.config);
+        let is_known = self.packages.as_ref().is_some_and(PackagesBase::is_whole)
+            || self.included.is_some_and(|included| included.user);
+        let is_ours = is_known && matches!(image.user.as_deref(), Some("nonroot" | "nonroot:nonroot"));
+        ImageConfig { user: if is_ours { Some(NONROOT_USER.to_owned()) } else { image.user }, ..image }
     }
 }
 
@@ -119,7 +129,11 @@ fn packages(
     problems: &mut Problems,
 ) -> Option<PackagesBase> {
     let architecture = architecture(platform, problems)?;
-    let given = runtime.and_then(|runtime| runtime.suite.as_deref()).or(spec.suite.as_deref());
+    let of_runtime = runtime.and_then(|runtime| runtime.suite.as_deref());
+    if of_runtime.is_some() && spec.suite.is_some() {
+        problems.add(format!("{FIELD}.suite"), "give the suite in one place: packages.suite or runtime.suite");
+    }
+    let given = of_runtime.or(spec.suite.as_deref());
     let (runtime, suite) = match runtime {
         Some(spec) => {
             let found = with_kind(spec, |kind| runtimes::runtime(kind, given, &architecture));
@@ -129,6 +143,9 @@ fn packages(
         }
         None => (None, given.unwrap_or(DEFAULT_SUITE).to_owned()),
     };
+    for (index, text) in spec.install.iter().enumerate() {
+        problems.take(format!("{FIELD}.install[{index}]"), check_request(text));
+    }
     let names = runtime.iter().flat_map(|runtime| runtime.install.clone());
     let mut install: Vec<String> = names.chain(spec.install.iter().cloned()).collect();
     if !spec.exclude.iter().any(|name| name == BASE_FILES) {
@@ -305,6 +322,11 @@ mod tests {
         assert_eq!(zones.config.env, scratch.config.env, "with certificates of one's own alone, too");
 
         let own = start(json!({"runtime": {"cc": {}}}), &all).unwrap();
+        for (user, written) in [("nonroot", "65532:65532"), ("redis", "redis"), ("1", "1")] {
+            let image = ImageConfig { user: Some(user.into()), ..ImageConfig::default() };
+            assert_eq!(own.below(image.clone()).user.as_deref(), Some(written));
+            assert_eq!(Start::default().below(image).user.as_deref(), Some(user), "a base that may not have it");
+        }
         assert_eq!(own.included, None);
         assert_eq!(own.packages.unwrap().selection.onto, None);
         assert_eq!(own.config.user.as_deref(), Some("65532:65532"));

@@ -90,7 +90,7 @@ fn front(spec: &MinimalImageSpec, security: PodSecurity, base: Start, problems: 
     let has_base = base.has_base();
     let Some(dockerfile) = &spec.dockerfile else {
         let graph = stages::plan(spec, security, &base, problems)?;
-        let image = image.above(&base.config);
+        let image = base.below(image);
         return Some(Front::Stages { graph, base: Box::new(base), image });
     };
     if !spec.stages.is_empty() {

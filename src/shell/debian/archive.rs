@@ -106,7 +106,12 @@ impl Reader<'_> {
     async fn release(&self, archive: &Archive) -> Result<Release, BaseError> {
         let Archive { root, suite, .. } = archive;
         let what = format!("{root}/dists/{suite}/InRelease");
-        let message = fetch::text(self.environment.http, &what, RELEASE_LIMIT).await?;
+        let message = fetch::text(self.environment.http, &what, RELEASE_LIMIT).await.map_err(|error| match error {
+            BaseError::Fetch { source: SourceError::Status { status: 404, .. }, .. } => {
+                BaseError::NoSuite { suite: suite.clone(), root: root.clone() }
+            }
+            other => other,
+        })?;
         // Of a frozen archive the keys have often expired: they counted when it was signed.
         let at = (!self.frozen).then_some(self.environment.now);
         let text = self.keyring.verified(&message, at);

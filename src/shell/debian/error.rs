@@ -25,6 +25,16 @@ pub enum BaseError {
         #[source]
         source: SourceError,
     },
+    /// It has no such suite.
+    #[error(
+        "there is no suite {suite} in {root}, expected one such as bookworm or trixie: correct the name, or the mirror"
+    )]
+    NoSuite {
+        /// The suite.
+        suite: String,
+        /// The archive.
+        root: String,
+    },
     /// The keyring is none.
     #[error("spec.image.base.packages.keyring: {0}")]
     Keyring(#[source] SignatureError),
@@ -147,7 +157,7 @@ impl BaseError {
             | Self::Index { .. }
             | Self::TooMany(_) => Reason::ArchiveUntrusted,
             Self::Keyring(_) => Reason::InvalidSpec,
-            Self::NoIndex { .. } | Self::Resolve(_) => Reason::PackagesUnresolvable,
+            Self::NoSuite { .. } | Self::NoIndex { .. } | Self::Resolve(_) => Reason::PackagesUnresolvable,
             Self::Package { .. } | Self::Compose(_) => Reason::BaseInvalid,
         }
     }

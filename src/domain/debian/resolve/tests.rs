@@ -80,8 +80,16 @@ fn what_cannot_be_is_told_with_its_reason() {
         (&["aa 1", "aa 2"], &["aa=3"], "there is no version 3 of aa; there is 1, 2"),
         (&["aa 1 # bb", "bb 1 # cc (>= 2)", "cc 1"], &["aa"], "bb 1 needs cc (>= 2), and there is cc 1"),
         (&["aa 1 # bb | cc"], &["aa"], "aa 1 needs bb | cc, which is not there"),
-        (&["aa 1 ### bb (<< 2)", "bb 1"], &["aa", "bb"], "aa 1 cannot be beside bb 1: it says so"),
-        (&["aa 1 # bb", "bb 1 ### aa"], &["aa"], "aa 1 needs bb, but bb 1 cannot be beside aa 1: it says so"),
+        (
+            &["aa 1 ### bb (<< 2)", "bb 1"],
+            &["aa", "bb"],
+            "aa 1 conflicts with bb 1: take only one of them, or exclude what needs the other",
+        ),
+        (
+            &["aa 1 # bb", "bb 1 ### aa"],
+            &["aa"],
+            "aa 1 needs bb, but bb 1 conflicts with aa 1: take only one of them, or exclude what needs the other",
+        ),
     ];
     for (lines, install, expected) in cases {
         assert_eq!(resolved(lines, install, &[]), Err(expected.to_owned()), "{lines:?}");

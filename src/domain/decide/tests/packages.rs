@@ -228,3 +228,14 @@ fn an_artifact_without_the_layer_that_its_stage_has_is_refused() {
     assert_eq!(world.ready(), ("False".into(), "ArtifactInvalid".into()));
     assert!(!world.asked_for(|q| matches!(q, Question::Publish(_))));
 }
+
+#[test]
+fn a_base_that_ends_with_a_failed_build_is_not_under_way_any_longer() {
+    let mut world = world();
+    world.pass();
+    world.set_job(failure(Reason::StageFailed, false, world.now));
+    world.pass();
+    let states: Vec<_> = world.status().stages.iter().map(|stage| (stage.name.as_str(), stage.state)).collect();
+    assert_eq!(states, [(BASE_STAGE, StageState::Pending), ("build", StageState::Failed)]);
+    assert!(world.status().progress.is_none());
+}
