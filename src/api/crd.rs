@@ -27,6 +27,14 @@ pub fn yaml() -> Result<String, serde_saphyr::ser::Error> {
     ))
 }
 
+/// The schema of `spec`.
+#[must_use]
+pub fn spec_schema() -> Value {
+    let mut crd = serde_json::to_value(MinimalImage::crd()).unwrap_or_default();
+    let spec = crd.pointer_mut("/spec/versions/0/schema/openAPIV3Schema/properties/spec");
+    spec.map(Value::take).unwrap_or_default()
+}
+
 fn remove_defaults(schema: &mut Value) {
     match schema {
         Value::Object(object) => {
