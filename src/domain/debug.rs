@@ -14,8 +14,8 @@ pub const RIVALS: [&str; 2] = [PACKAGE, "busybox"];
 pub const PROGRAM: (&str, &str) = ("usr/bin/busybox", "busybox/busybox");
 /// What a layer of it is said to come from.
 const ORIGIN: &str = "debug";
-/// Where the tools are, at the end of PATH: the image's own come first.
-const DIRECTORY: &str = "/busybox";
+/// Where the tools are, without a leading `/`; at the end of PATH: the image's own come first.
+const DIRECTORY: &str = "busybox";
 const SUFFIX: &str = "-debug";
 
 /// What busybox is linked as: what Debian 12's and 13's can do of what somebody wants who looks around.
@@ -30,9 +30,7 @@ const APPLETS: &str = "[ [[ ar arp ash awk base64 basename bc bunzip2 bzcat bzip
 
 /// The links beside the program: paths without a leading `/`.
 pub fn links() -> impl Iterator<Item = String> {
-    let (_, program) = PROGRAM;
-    let directory = program.rsplit_once('/').map_or("", |(directory, _)| directory);
-    APPLETS.split_ascii_whitespace().map(move |name| format!("{directory}/{name}"))
+    APPLETS.split_ascii_whitespace().map(|name| format!("{DIRECTORY}/{name}"))
 }
 
 /// The tag beside `tag`.
@@ -74,10 +72,10 @@ pub fn tools(layer: Layer) -> SourcedLayer {
 
 /// `config` with the tools on the PATH that `image` has by it.
 fn with_tools(image: &Image, config: &ImageConfig) -> ImageConfig {
-    let RuntimeConfig { env, .. } = RuntimeConfig::parse(&image.config);
-    let path = env.iter().rev().find(|(name, _)| name == "PATH").map_or(USUAL_PATH, |(_, path)| path.as_str());
+    let below = RuntimeConfig::parse(&image.config);
+    let path = below.variable("PATH").unwrap_or(USUAL_PATH);
     let own = config.env.iter().filter(|(name, _)| name != "PATH").cloned();
-    let env = own.chain([("PATH".to_owned(), format!("{path}:{DIRECTORY}"))]).collect();
+    let env = own.chain([("PATH".to_owned(), format!("{path}:/{DIRECTORY}"))]).collect();
     ImageConfig { env, ..config.clone() }
 }
 
@@ -86,6 +84,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
     fn variables(own: &[(&str, &str)]) -> Vec<(String, String)> {
         let env = own.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let image = ImageConfig { env, ..ImageConfig::default() };

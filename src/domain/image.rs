@@ -180,6 +180,14 @@ impl RuntimeConfig {
     }
 }
 
+impl RuntimeConfig {
+    /// The value of a variable; of several the last one counts.
+    #[must_use]
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        self.env.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+}
+
 /// A finished image: all that is pushed but the layers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {

@@ -76,7 +76,7 @@ impl Start {
     }
 
     fn variable(&self, name: &str) -> Option<&str> {
-        self.config.env.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.config.variable(name)
     }
 }
 

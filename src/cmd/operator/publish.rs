@@ -13,7 +13,7 @@ use crate::{
         debug,
         decide::{Publication, PublicationLayer, Published, Trouble},
         files_layer,
-        image::{self, AssembleError, BaseImage, Image, SourcedLayer},
+        image::{self, AssembleError, BaseImage, BaseLayer, Image, SourcedLayer},
         include, media_type,
         preflight::FileIndex,
         value::{Descriptor, Reference, Repository},
@@ -104,23 +104,22 @@ impl Answers<'_> {
         self.transfer(clients, publication, made).await.map_err(|error| registry_trouble(&error))
     }
 
-    /// When the registry has the manifest, it has all that it names.
     async fn transfer(&self, clients: &Clients, publication: &Publication, made: &Made) -> Result<(), RegistryError> {
-        self.transfer_image(clients, publication, &made.image, &made.layers).await?;
-        if let Some((image, layer)) = &made.debug {
+        let Made { image, layers, debug, .. } = made;
+        self.transfer_image((clients, publication), image, &image.base_layers, layers).await?;
+        if let Some((debug, layer)) = debug {
             // What is below it has just come there.
-            let layers = [(layer.clone(), None)];
-            self.transfer_image(clients, publication, &Image { base_layers: Vec::new(), ..image.clone() }, &layers)
-                .await?;
+            self.transfer_image((clients, publication), debug, &[], &[(layer.clone(), None)]).await?;
         }
         Ok(())
     }
 
+    /// When the registry has the manifest, it has all that it names.
     async fn transfer_image(
         &self,
-        clients: &Clients,
-        publication: &Publication,
+        (clients, publication): (&Clients, &Publication),
         image: &Image,
+        base_layers: &[BaseLayer],
         layers: &[(SourcedLayer, Option<Bytes>)],
     ) -> Result<(), RegistryError> {
         let to = &publication.repository;
@@ -129,8 +128,7 @@ impl Answers<'_> {
             return Ok(());
         }
         let base = publication.base.as_ref().map(|(reference, _)| reference.repository().clone());
-        let from_base =
-            image.base_layers.iter().filter_map(|layer| Some((&clients.pull, base.clone()?, layer.descriptor())));
+        let from_base = base_layers.iter().filter_map(|layer| Some((&clients.pull, base.clone()?, layer.descriptor())));
         let from_cache = layers
             .iter()
             .filter(|(_, bytes)| bytes.is_none())

@@ -17,6 +17,7 @@ use super::{
     base::{Onto, Selection},
     certificates::{self, CertificateFile},
     contents::{BASE_FILES, IDENTITY, LINKS, PatternError, Rules, WITHOUT, is_documentation, merged},
+    packages::requested,
     relation,
     scripts::{Action, RELEVANT, replacement},
     stanza::Stanza,
@@ -161,9 +162,8 @@ impl<S: Clone> Composer<S> {
 
     /// Begins a package: what comes next is of it.
     pub fn package(&mut self, name: &str, version: &Version, control: Control) {
-        // Of what else a system is made is for systems.
-        let is_whole = !(self.onto == Some(Onto::Scratch) && name == BASE_FILES);
-        for script in RELEVANT.iter().filter(|_| is_whole) {
+        let is_identity = self.is_identity(name);
+        for script in RELEVANT.iter().filter(|_| !is_identity) {
             let Some(text) = control.scripts.get(*script) else { continue };
             match replacement(Digest::of(text), &self.architecture) {
                 Some(actions) => self
@@ -206,8 +206,7 @@ impl<S: Clone> Composer<S> {
         if let Some(name) = path.strip_prefix(CERTIFICATES).filter(|name| name.ends_with(b".crt")) {
             return Ok(Place::Certificate(String::from_utf8_lossy(name).into_owned()));
         }
-        if self.onto == Some(Onto::Scratch)
-            && self.packages.last().is_some_and(|package| package.name == BASE_FILES)
+        if self.packages.last().is_some_and(|package| self.is_identity(&package.name))
             && !IDENTITY.iter().any(|file| file.as_bytes() == path)
             && !path.ends_with(b"/copyright")
         {
@@ -219,6 +218,11 @@ impl<S: Clone> Composer<S> {
             return Ok(Place::Nowhere);
         }
         if directory || !self.is_anothers(&safe)? { Ok(Place::At(safe)) } else { Ok(Place::Nowhere) }
+    }
+
+    /// Whether of the package `name` only that is taken which tells the distribution: the rest makes a system.
+    fn is_identity(&self, name: &str) -> bool {
+        self.onto == Some(Onto::Scratch) && name == BASE_FILES
     }
 
     fn tree_path(&self, path: &[u8]) -> Result<TreePath, ComposeError> {
@@ -460,8 +464,7 @@ fn replaces(package: &Taken, other: &Taken) -> bool {
 /// Names of packages that a base is taken to have, and has not, unless they are asked for by name.
 #[must_use]
 pub fn without(exclude: &[String], install: &[String]) -> BTreeSet<String> {
-    let wanted: BTreeSet<&str> =
-        install.iter().map(|text| text.split_once('=').map_or(text.as_str(), |(name, _)| name)).collect();
+    let wanted: BTreeSet<&str> = install.iter().map(|text| requested(text).0).collect();
     let rules = WITHOUT.iter().filter(|name| !wanted.contains(*name)).map(|name| (*name).to_owned());
     rules.chain(exclude.iter().cloned()).collect()
 }

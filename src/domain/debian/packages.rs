@@ -157,12 +157,18 @@ pub fn is_name(name: &str) -> bool {
         && name.starts_with(|first: char| first.is_ascii_alphanumeric())
 }
 
+/// A package that is asked for as `name` or `name=version`.
+#[must_use]
+pub fn requested(text: &str) -> (&str, Option<&str>) {
+    text.split_once('=').map_or((text, None), |(name, version)| (name, Some(version)))
+}
+
 /// Whether a text asks for a package.
 ///
 /// # Errors
 /// What is expected.
 pub fn check_request(text: &str) -> Result<(), String> {
-    let (name, version) = text.split_once('=').map_or((text, None), |(name, version)| (name, Some(version)));
+    let (name, version) = requested(text);
     let is_version = |text: &str| text.parse::<Version>().is_ok();
     if is_name(name) && version.is_none_or(is_version) {
         return Ok(());

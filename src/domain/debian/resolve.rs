@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    packages::{Packages, Provider, Record},
+    packages::{Packages, Provider, Record, requested},
     relation::{self, Relation},
     version::Version,
 };
@@ -119,7 +119,7 @@ struct Solver<'a, 'b> {
 
 impl<'a> Solver<'a, '_> {
     fn root(&self, text: &str) -> Result<Chosen<'a>, ResolveError> {
-        let (name, version) = text.split_once('=').map_or((text, None), |(name, version)| (name, Some(version)));
+        let (name, version) = requested(text);
         let versions = self.packages.versions(name);
         let Some(first) = versions.first() else {
             return Err(ResolveError::Unknown { name: name.to_owned(), hint: self.hint(name) });

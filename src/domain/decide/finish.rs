@@ -22,7 +22,7 @@ use crate::{
 };
 
 use super::{
-    Decision, Note, Outcome, Pass, Place, Published, Trouble, pins_of,
+    Asked, Decision, Note, Outcome, Pass, Place, Published, Trouble, pins_of,
     published::{base_status, debug_status, image_status},
     stages::{StageFailure, Stages},
 };
@@ -65,7 +65,8 @@ impl Pass<'_> {
     }
 
     /// What would be built is what was built last: by a poll, or after a change of the spec that changes no image.
-    pub(super) fn nothing_new(&self, outline: &Outline, newer: Option<String>) -> Decision {
+    pub(super) fn nothing_new(&self, outline: &Outline) -> Asked<Decision> {
+        let newer = self.newer(self.last_base().as_ref())?;
         let mut status = Status { last_check_time: Some(Time(self.now)), progress: None, ..self.observed() };
         status.conditions.retain(|condition| condition.type_ != RECONCILING);
         if let Some(last) = &mut status.last_build {
@@ -78,7 +79,7 @@ impl Pass<'_> {
         let requeue = outline.poll();
         let rest = Outcome { requeue, ..Outcome::deleting(self.leftovers()) };
         let ready = find(&self.status.conditions, READY);
-        match (&status.image, ready) {
+        Ok(match (&status.image, ready) {
             (Some(image), Some(ready)) if status.last_build.as_ref().is_some_and(|last| last.succeeded) => {
                 // A suspension or a change of the interval may have left another word here, or another generation.
                 let unchanged = ready.status == "True" && ready.observed_generation == Some(self.generation);
@@ -86,7 +87,7 @@ impl Pass<'_> {
                 self.act(status, Health::Current, Reason::Succeeded, &message, rest)
             }
             _ => Decision::Act(Box::new(Outcome { status, ..rest })),
-        }
+        })
     }
 
     /// Before a retry's time nothing is asked again.

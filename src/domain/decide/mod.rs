@@ -352,8 +352,7 @@ impl Pass<'_> {
             return Ok(wait);
         }
         if progress.poll && !outline.can_change {
-            let newer = self.newer(self.last_base().as_ref())?;
-            return Ok(self.nothing_new(outline, newer));
+            return self.nothing_new(outline);
         }
         let progress = if progress.resolved && !self.has_moved(&draft, &progress)? {
             progress
@@ -364,10 +363,7 @@ impl Pass<'_> {
                     return Ok(self.trouble(outline, progress, &trouble));
                 }
                 Ok(resolved) => match self.worth_building(&draft, resolved) {
-                    None => {
-                        let newer = self.newer(self.last_base().as_ref())?;
-                        return Ok(self.nothing_new(outline, newer));
-                    }
+                    None => return self.nothing_new(outline),
                     Some(progress) => progress,
                 },
             }

@@ -9,7 +9,7 @@ use crate::{
             base::{Archive, Onto, PackagesBase, Selection},
             compose::without,
             contents::{BASE_FILES, Rules},
-            packages::check_request,
+            packages::{check_request, requested},
             runtimes::{self, DEFAULT_SUITE, Kind},
             signature::Keyring,
         },
@@ -199,7 +199,7 @@ fn bundle_variable() -> (String, String) {
 
 /// Whether `text`, `name` or `name=version`, is of the package `name`.
 fn is_of(text: &str, name: &str) -> bool {
-    text.split_once('=').map_or(text, |(name, _)| name) == name
+    requested(text).0 == name
 }
 
 /// Debian's name of an architecture.

@@ -1,12 +1,14 @@
 //! From the image's entrypoint to the program that the kernel starts in the end: PATH, links, permissions, `#!` lines, and
 //! programs that only start others (execve(2); Linux, fs/binfmt_script.c).
 
-use crate::api::v1alpha1::Preflight;
-use crate::domain::{
-    image::USUAL_PATH,
-    passwd::{User, look_up},
-    text::printable,
-    tree::TreePath,
+use crate::{
+    api::v1alpha1::Preflight,
+    domain::{
+        image::USUAL_PATH,
+        passwd::{User, look_up},
+        text::printable,
+        tree::TreePath,
+    },
 };
 
 use super::{
@@ -95,7 +97,7 @@ struct Walk<'a, 'r> {
     is_capable: bool,
 }
 
-impl<'a> Walk<'a, '_> {
+impl<'a, 'r> Walk<'a, 'r> {
     /// Follows what `argv` starts until it is a program that does its own work.
     fn run(&mut self, mut argv: Vec<String>) {
         let (mut by_kernel, mut interpreters) = (false, 0);
@@ -140,9 +142,9 @@ impl<'a> Walk<'a, '_> {
         }
     }
 
-    /// Whose rights the kernel starts programs with.
-    fn starter(&self) -> Option<&'static User> {
-        self.is_capable.then_some(&ROOT)
+    /// Whose rights the kernel starts programs with; none where permissions are not asked for.
+    fn starter(&self) -> Option<&'r User> {
+        if self.is_capable { Some(&ROOT) } else { self.runner.user.as_ref() }
     }
 
     /// What a program needs; what it starts in its turn, if that is all that it does.
@@ -161,7 +163,7 @@ impl<'a> Walk<'a, '_> {
             return None;
         }
         let around = self.runner.surroundings(self.report);
-        let around = Surroundings { starter: self.starter().or(around.user), ..around };
+        let around = Surroundings { starter: self.starter(), ..around };
         let found = closure::of_program(&place.path, elf, around);
         let is_fine = found.problems.is_empty();
         for (file, problem) in found.problems {
@@ -269,14 +271,13 @@ impl Runner {
         format!("{}/{}", self.working_dir.trim_end_matches('/'), path.trim_start_matches("./"))
     }
 
-    /// The program at a path, started by the image's user or by `starter`.
+    /// The program at a path, started by `starter`.
     ///
     /// # Errors
     /// What keeps it from being started; none where that is not known.
     fn at<'a>(&self, report: &Report<'a>, path: &str, starter: Option<&User>) -> Result<Place<'a>, Option<Problem>> {
-        let user = starter.or(self.user.as_ref());
-        let place = self.open_as(report, path, user)?;
-        if user.is_some_and(|user| !is_allowed(place.node, user, EXECUTE)) {
+        let place = self.open_as(report, path, starter)?;
+        if starter.is_some_and(|user| !is_allowed(place.node, user, EXECUTE)) {
             return Err(self.attributes(place.node).map(Problem::NotExecutable));
         }
         Ok(place)
